@@ -1,0 +1,1 @@
+"""Ready-to-submit examples, one folder each, run by the tests."""

@@ -1,0 +1,1 @@
+"""Datasets: schemas, registration codes, intake of the owner's files, and rows at rest in the vault."""

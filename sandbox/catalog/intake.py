@@ -1,0 +1,213 @@
+"""Takes in the table that a department hands over: typed, checked, in batches, or refused before any work.
+
+    path --csv_text | parquet--> batches --columns--> typed --keys--> batches of the schema's columns
+
+Security:  an owner's file may be wrong in any place; the owner learns which (file, column, row), everybody else only
+           that the dataset cannot be used and whom to ask (``tell``). No text quotes a value.
+Shapes:    rows are counted from 1, headings not counted. Columns that the schema does not name are not read.
+           Memory: a batch, and 16 bytes a row for the key check (8 more while they are sorted).
+           The file is read once; a second time only when two keys look alike, to compare them exactly.
+Errors:    ``InvalidSpec``: no such file, neither Parquet nor CSV, not UTF-8, a column missing or of another type, no
+           rows, a key that is missing or empty, a key that comes twice (after ``ids.normalise``).
+Not here:  sealing (vault), statistics about values (profile).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from sandbox.catalog.columns import Place, from_arrow, from_text
+from sandbox.catalog.csv_text import read_columns
+from sandbox.catalog.ids import SEPARATOR, digest128, normalise
+from sandbox.catalog.schema import Schema
+from sandbox.errors import InvalidSpec
+
+BATCH_ROWS = 131072
+COMPARED_AT_ONCE = 10_000  # pairs of keys that look alike, compared in one reading of the file
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+Fetch: TypeAlias = Callable[[Rows], pa.Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is known of a table that passed every check; every row has a key, and all keys differ."""
+
+    rows: int
+    nulls: Mapping[str, int]
+    distinct_keys: int
+
+
+def validate(path: Path, schema: Schema) -> Profile:
+    """Read the whole table once and check everything.
+
+    Raises:
+        InvalidSpec: the table cannot be used; see the module.
+    """
+    rows = 0
+    nulls = dict.fromkeys(schema.names, 0)
+    for batch in read_table(path, schema):
+        rows += batch.num_rows
+        for name, column in zip(schema.names, batch.columns, strict=True):
+            nulls[name] += column.null_count
+    return Profile(rows, nulls, distinct_keys=rows)
+
+
+def read_table(path: Path, schema: Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Yield the table in batches of at most ``batch_rows`` rows with the schema's columns, types and order.
+
+    The check for equal keys comes after the last batch: whoever stores rows must not commit before the end.
+
+    Raises:
+        InvalidSpec: the table cannot be used; see the module.
+    """
+    salt = os.urandom(16)
+    digests: list[npt.NDArray[np.uint64]] = []
+    rows = 0
+    for batch in _typed(path, schema, schema.names, batch_rows):
+        keys = _keys(batch, schema, Place(path, rows))
+        digests.append(digest128(keys, salt))
+        rows += batch.num_rows
+        yield batch
+    if not rows:
+        raise Place(path).refuse("the table has no rows")
+    twins = find_twins(np.concatenate(digests), lambda wanted: _fetch(path, schema, wanted))
+    if twins:
+        raise Place(path).refuse(f"rows {twins[0] + 1} and {twins[1] + 1} have the same key ({', '.join(schema.key)})")
+
+
+def find_twins(digests: npt.NDArray[np.uint64], fetch: Fetch) -> tuple[int, int] | None:
+    """Return the first row whose key stood in an earlier one, after that one; rows are counted from 0 here.
+
+    ``digests`` holds two words a row, equal where keys are; ``fetch`` returns the keys of rows in ascending order,
+    and decides: rows with equal digests and different keys are no twins.
+    """
+    ordered = np.sort(digests[:, 0])
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if not len(repeated):
+        return None
+    rows = np.flatnonzero(np.isin(digests[:, 0], repeated))
+    alike = digests[rows]
+    order = np.lexsort((rows, alike[:, 1], alike[:, 0]))  # equal digests side by side, earlier rows first
+    rows, alike = rows[order], alike[order]
+    again = np.flatnonzero((alike[1:] == alike[:-1]).all(axis=1)) + 1
+    pairs = np.stack([rows[again - 1], rows[again]], axis=1)
+    pairs = pairs[np.argsort(pairs[:, 1])]
+    for begin in range(0, len(pairs), COMPARED_AT_ONCE):
+        some = pairs[begin : begin + COMPARED_AT_ONCE]
+        wanted = np.unique(some)
+        keys = fetch(wanted)
+        left, right = (keys.take(pa.array(np.searchsorted(wanted, side))) for side in (some[:, 0], some[:, 1]))
+        index = pc.index(pc.equal(left, right), pa.scalar(True)).as_py()
+        if index >= 0:
+            return int(some[index, 0]), int(some[index, 1])
+    # Three keys or more with one digest may hide a pair that is not side by side: look at all of them at once.
+    wanted = np.unique(pairs)
+    codes = fetch(wanted).dictionary_encode().indices.to_numpy() if len(wanted) > 2 else np.arange(len(wanted))
+    order = np.argsort(codes, kind="stable")
+    same = np.flatnonzero(codes[order][1:] == codes[order][:-1])
+    if not len(same):
+        return None
+    first = same[np.argmin(wanted[order][same + 1])]
+    return int(wanted[order][first]), int(wanted[order][first + 1])
+
+
+def _keys(batch: pa.RecordBatch, schema: Schema, place: Place) -> pa.Array:
+    parts = []
+    for name in schema.key:
+        part = normalise([batch.column(name)])
+        bad = pc.fill_null(pc.equal(part, ""), True)
+        if (index := pc.index(bad, pa.scalar(True)).as_py()) >= 0:
+            raise place.refuse("the key is missing or empty", column=name, index=index)
+        if (index := pc.index(pc.match_substring(part, SEPARATOR), pa.scalar(True)).as_py()) >= 0:
+            raise place.refuse("the key contains the control character U+001F", column=name, index=index)
+        parts.append(part)
+    return normalise(parts)
+
+
+def _fetch(path: Path, schema: Schema, wanted: Rows) -> pa.Array:
+    """Return the keys of the rows ``wanted`` (from 0, ascending)."""
+    found, rows = [], 0
+    for batch in _typed(path, schema, schema.key, BATCH_ROWS):
+        first, end = np.searchsorted(wanted, [rows, rows + batch.num_rows])
+        if end > first:
+            some = batch.take(pa.array(wanted[first:end] - rows))
+            found.append(normalise([some.column(name) for name in schema.key]))
+        rows += batch.num_rows
+    if sum(map(len, found)) != len(wanted):
+        raise Place(path).refuse("the file changed while it was read")
+    return pa.concat_arrays(found)
+
+
+def _typed(path: Path, schema: Schema, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    if batch_rows < 1:
+        raise InvalidSpec("a batch has at least one row")
+    fields = [field for field in schema.fields if field.name in names]
+    types = pa.schema([schema.arrow().field(field.name) for field in fields])
+    parquet = _is_parquet(path)
+    source = _parquet(path, types.names, batch_rows) if parquet else read_columns(path, types.names)
+    convert = from_arrow if parquet else from_text
+    rows = 0
+    for batch in source:
+        for begin in range(0, batch.num_rows, batch_rows):
+            part = batch.slice(begin, batch_rows)
+            place = Place(path, rows)
+            columns = [convert(part.column(field.name), field, place) for field in fields]
+            yield pa.RecordBatch.from_arrays(columns, schema=types)
+            rows += part.num_rows
+
+
+def _is_parquet(path: Path) -> bool:
+    reason, magic = "", b""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        reason = error.strerror or "unknown"
+    if reason:
+        raise Place(path).refuse(f"cannot be read ({reason})")
+    if not magic:
+        raise Place(path).refuse("the file is empty")
+    return magic == b"PAR1"
+
+
+def _parquet(path: Path, names: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    place = Place(path)
+    try:
+        file: pq.ParquetFile | None = pq.ParquetFile(path, memory_map=False, buffer_size=1 << 20, pre_buffer=False)
+        found = file.schema_arrow.names if file else []
+    except (pa.ArrowException, OSError, ValueError):
+        file = None
+    if file is None:
+        raise place.refuse("a damaged Parquet file")
+    with file:
+        for name in names:
+            if name not in found:
+                raise place.refuse("the file has no such column", column=name)
+            if found.count(name) > 1:
+                raise place.refuse("the file has this column twice", column=name)
+        batches = file.iter_batches(batch_rows, columns=list(names), use_threads=False)
+        rows = 0
+        while True:
+            damaged, batch = False, None
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowException, OSError, ValueError):
+                damaged = True
+            if damaged:
+                raise Place(path, rows).refuse("a damaged Parquet file, here or further down", index=0)
+            if batch is None:
+                return
+            yield batch
+            rows += batch.num_rows

@@ -1,0 +1,243 @@
+"""What a dataset's columns are: type, meaning, unit, grade, masking, price; and one version of a dataset.
+
+    schema.json --read_schema--> Schema --schema_digest--> 32 bytes that approvals name
+
+Source:    grades L1 (public) to L4 (most sensitive) as in the classified and graded protection (分类分级) that
+           article 21 of the Data Security Law asks for.
+Units:     ``price_coefficient`` multiplies the tariff, 0 to 1 with at most 6 places.
+Shapes:    the file that users write is a JSON object ``{"key": [names], "fields": [{...}]}``; every member is required
+           but ``unit`` and ``masking`` (default: none) and ``price_coefficient`` (default: 1). The digest is the tagged
+           SM3 of the canonical form that ``schema_bytes`` returns, and covers every member.
+Errors:    ``InvalidSpec`` names the file and the field.
+Not here:  rows. A schema holds no value of anybody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sandbox.crypto.sm3 import tagged
+from sandbox.errors import InvalidSpec
+
+DECIMAL_DIGITS = 38  # all that fits in 128 bits
+DECIMAL_PLACES = 10
+COEFFICIENT_PLACES = 6
+MAX_FIELDS = 1024
+MAX_NAME = 64  # characters
+MAX_TEXT = 500  # characters of a meaning, unit or masking rule
+MAX_FILE = 4 << 20  # bytes of a schema.json
+
+
+class FieldType(StrEnum):
+    """What a column holds. Decimals hold 28 digits before the point and 10 behind; dates are days."""
+
+    STRING = "string"
+    INTEGER = "integer"
+    DECIMAL = "decimal"
+    BOOLEAN = "boolean"
+    DATE = "date"
+
+
+class Grade(StrEnum):
+    """How sensitive a column is, from public to most sensitive."""
+
+    L1 = "L1"
+    L2 = "L2"
+    L3 = "L3"
+    L4 = "L4"
+
+
+ARROW: Mapping[FieldType, pa.DataType] = {
+    FieldType.STRING: pa.string(),
+    FieldType.INTEGER: pa.int64(),
+    FieldType.DECIMAL: pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES),
+    FieldType.BOOLEAN: pa.bool_(),
+    FieldType.DATE: pa.date32(),
+}
+
+# A decimal or a truth value identifies nobody, and a decimal has more than one way to be written.
+KEY_TYPES = frozenset({FieldType.STRING, FieldType.INTEGER, FieldType.DATE})
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One column."""
+
+    name: str
+    type: FieldType
+    meaning: str
+    unit: str
+    grade: Grade
+    masking: str
+    price_coefficient: Decimal
+
+    def __post_init__(self) -> None:
+        _check_text("name", self.name, MAX_NAME)
+        for label, text in (("meaning", self.meaning), ("unit", self.unit), ("masking", self.masking)):
+            _check_text(f"{label} of field {self.name!r}", text, MAX_TEXT, empty=label != "meaning")
+        price = self.price_coefficient
+        if not (price.is_finite() and 0 <= price <= 1 and price == round(price, COEFFICIENT_PLACES)):
+            raise InvalidSpec(
+                f"price_coefficient of field {self.name!r} is not between 0 and 1 with {COEFFICIENT_PLACES} places"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The columns in their order, and which of them identify a row (``key``, in the order they are joined)."""
+
+    fields: tuple[Field, ...]
+    key: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        types = {field.name: field.type for field in self.fields}
+        if not 1 <= len(self.fields) <= MAX_FIELDS:
+            raise InvalidSpec(f"a schema has 1 to {MAX_FIELDS} fields")
+        if len(types) != len(self.fields):
+            raise InvalidSpec("two fields have the same name")
+        if not self.key or len(set(self.key)) != len(self.key):
+            raise InvalidSpec("the key names no field, or one twice")
+        for name in self.key:
+            if name not in types:
+                raise InvalidSpec(f"the key names {name!r}, which is not a field")
+            if types[name] not in KEY_TYPES:
+                raise InvalidSpec(f"key field {name!r} is a {types[name].value}; it must be string, integer or date")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The column names in their order."""
+        return tuple(field.name for field in self.fields)
+
+    def arrow(self) -> pa.Schema:
+        """Return the Arrow schema that every batch of rows has."""
+        return pa.schema([pa.field(field.name, ARROW[field.type]) for field in self.fields])
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetVersion:
+    """One version of a dataset, as the catalogue knows it; ``rows`` and ``content_hash`` come from sealing it."""
+
+    code: str
+    version: int
+    owner: str
+    schema: Schema
+    rows: int
+    content_hash: bytes
+    created: datetime
+    licence: str
+    retention_days: int
+
+
+def schema_bytes(schema: Schema) -> bytes:
+    """Return the canonical JSON of ``schema``: sorted members, ASCII, decimals in their shortest form."""
+    fields = [
+        {
+            "name": field.name,
+            "type": field.type.value,
+            "meaning": field.meaning,
+            "unit": field.unit,
+            "grade": field.grade.value,
+            "masking": field.masking,
+            "price_coefficient": _shortest(field.price_coefficient),
+        }
+        for field in schema.fields
+    ]
+    return json.dumps({"fields": fields, "key": list(schema.key)}, sort_keys=True, separators=(",", ":")).encode()
+
+
+def schema_digest(schema: Schema) -> bytes:
+    """Return the 32 bytes that stand for ``schema`` in approvals."""
+    return tagged("schema", schema_bytes(schema))
+
+
+def read_schema(path: Path) -> Schema:
+    """Read the ``schema.json`` that its owner wrote beside the data."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidSpec(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        return parse_schema(data)
+    except InvalidSpec as error:
+        raise InvalidSpec(f"{path}: {error}") from None
+
+
+def parse_schema(data: bytes) -> Schema:
+    """Parse the JSON form of a schema, the canonical one included; refuse members it does not know."""
+    if len(data) > MAX_FILE:
+        raise InvalidSpec(f"a schema has at most {MAX_FILE} bytes")
+    try:
+        tree = json.loads(data.decode("utf-8-sig"), parse_float=Decimal, object_pairs_hook=_no_twins)
+    except (ValueError, RecursionError):
+        raise InvalidSpec("not a JSON file in UTF-8, or a member stands in it twice") from None
+    tree = _members("the schema", tree, required={"key", "fields"}, optional=set())
+    key, fields = tree["key"], tree["fields"]
+    if not isinstance(key, list) or not all(isinstance(name, str) for name in key):
+        raise InvalidSpec("key is not a list of field names")
+    if not isinstance(fields, list):
+        raise InvalidSpec("fields is not a list")
+    return Schema(tuple(_parse_field(number, field) for number, field in enumerate(fields, 1)), tuple(key))
+
+
+def _parse_field(number: int, tree: object) -> Field:
+    name = tree.get("name") if isinstance(tree, dict) else None
+    where = f"field {name!r}" if isinstance(name, str) else f"field number {number}"
+    texts = {"name", "type", "meaning", "grade"}
+    tree = _members(where, tree, required=texts, optional={"unit", "masking", "price_coefficient"})
+    for member in texts | ({"unit", "masking"} & tree.keys()):
+        if not isinstance(tree[member], str):
+            raise InvalidSpec(f"{where}: {member} is not a text")
+    if tree["type"] not in [type_.value for type_ in FieldType]:
+        raise InvalidSpec(f"{where}: type is not one of {', '.join(type_.value for type_ in FieldType)}")
+    if tree["grade"] not in [grade.value for grade in Grade]:
+        raise InvalidSpec(f"{where}: grade is not one of {', '.join(grade.value for grade in Grade)}")
+    price = tree.get("price_coefficient", 1)
+    if isinstance(price, bool) or not isinstance(price, int | str | Decimal):
+        raise InvalidSpec(f"{where}: price_coefficient is not a number")
+    try:
+        coefficient = Decimal(price)
+    except InvalidOperation:
+        raise InvalidSpec(f"{where}: price_coefficient is not a number") from None
+    return Field(
+        name=tree["name"],
+        type=FieldType(tree["type"]),
+        meaning=tree["meaning"],
+        unit=tree.get("unit", ""),
+        grade=Grade(tree["grade"]),
+        masking=tree.get("masking", ""),
+        price_coefficient=coefficient,
+    )
+
+
+def _members(where: str, tree: object, *, required: set[str], optional: set[str]) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise InvalidSpec(f"{where} is not a JSON object")
+    if missing := required - tree.keys():
+        raise InvalidSpec(f"{where} lacks {', '.join(sorted(missing))}")
+    if unknown := tree.keys() - required - optional:
+        raise InvalidSpec(f"{where} has members that mean nothing: {', '.join(sorted(unknown))}")
+    return tree
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a member stands twice")
+    return dict(pairs)
+
+
+def _check_text(label: str, text: str, limit: int, *, empty: bool = False) -> None:
+    if not (empty or text) or len(text) > limit or text != text.strip() or not text.isprintable():
+        raise InvalidSpec(f"{label} is empty, longer than {limit} characters, or has blanks around or controls in it")
+
+
+def _shortest(value: Decimal) -> str:
+    return format(value.normalize(), "f") if value else "0"

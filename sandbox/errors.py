@@ -1,0 +1,162 @@
+"""Every error the sandbox raises on purpose.
+
+* SandboxError
+  - InvalidSpec         the request is wrong in any state of the system
+  - Unauthenticated     no registered key signed this request, or it is stale or replayed
+  - PolicyRefused       well formed, but not for this caller under this scenario
+  - BudgetSpent         a quota, a consent or a privacy budget is used up
+  - NotFound            no such object, or not yours
+  - AlreadyExists       the same request id came with another body
+  - WrongState          right call, wrong moment
+  - Unavailable         a feature this node lacks: an engine, a dataset, a peer that is down
+  - OutputWithheld      the gate found the result disclosive
+  - PartyFailed         a party broke off, went silent, or disagreed: names it
+  - ProtocolFailed      an engine's peer broke the protocol
+  - Cancelled           somebody entitled to do so stopped the job
+  - DeadlinePassed      a stage did not end in its time
+  - IntegrityFailed     sealed data, a signature, or the log does not verify
+  - JobFailed           ours; the cause is in the operator's log
+
+Two audiences. ``str(error)`` is for the log of the node's owner: it may name files, columns and row
+numbers, never a value from a row. ``error.tell`` is for the caller: by default the class's fixed words.
+Constructors take one positional argument so that every error survives a process boundary.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SandboxError(Exception):
+    """Base of the tree; never raised itself."""
+
+    public: ClassVar[str] = "the request could not be served"
+    public_zh: ClassVar[str] = "请求无法处理"
+    next_step: ClassVar[str] = "ask the node's operator, quoting the job id"
+
+    def __init__(
+        self, detail: str = "", *, tell: str = "", party: str = "", stage: str = "", hint: str = ""
+    ) -> None:
+        """Args:
+        detail: for the node owner's log only.
+        tell: a sentence that is safe for the caller; empty means the class's own words.
+        party: who it happened at or because of (a node id).
+        stage: the stage of the job's life it happened in.
+        hint: the next step, where the class's own is too general.
+        """
+        super().__init__(detail or tell or self.public)
+        self._tell, self.party, self.stage, self._hint = tell, party, stage, hint
+
+    @property
+    def tell(self) -> str:
+        """What the caller may read."""
+        return self._tell or self.public
+
+    @property
+    def hint(self) -> str:
+        """What the caller can do next."""
+        return self._hint or self.next_step
+
+
+class InvalidSpec(SandboxError):
+    """The request is wrong whatever the state of the system."""
+
+    public, public_zh = "the request is malformed", "请求格式有误"
+    next_step = "correct the request and submit it again"
+
+
+class Unauthenticated(SandboxError):
+    """No registered key signed this request, or it is stale or replayed."""
+
+    public, public_zh = "the request is not signed by a known key", "请求未由已登记的密钥签名"
+    next_step = "check the key, its registration and this machine's clock (sandbox doctor)"
+
+
+class PolicyRefused(SandboxError):
+    """Well formed, but not allowed for this caller."""
+
+    public, public_zh = "the scenario does not allow this", "场景授权不允许此操作"
+    next_step = "compare the request with the approved scenario (sandbox scenario list)"
+
+
+class BudgetSpent(SandboxError):
+    """A quota, a consent or a privacy budget is used up."""
+
+    public, public_zh = "the quota or consent is used up", "配额或授权已用完"
+    next_step = "ask the data owners to amend the scenario, or the person for a new consent"
+
+
+class NotFound(SandboxError):
+    """No such object, or not yours."""
+
+    public, public_zh = "not found, or not yours", "不存在或无权查看"
+    next_step = "check the identifier"
+
+
+class AlreadyExists(SandboxError):
+    """The same request id came with another body."""
+
+    public, public_zh = "this identifier is already used for something else", "该标识已被占用"
+    next_step = "choose a new request id"
+
+
+class WrongState(SandboxError):
+    """Right call, wrong moment."""
+
+    public, public_zh = "not possible in the present state", "当前状态下不可执行"
+    next_step = "look at the present state (sandbox job show)"
+
+
+class Unavailable(SandboxError):
+    """This node lacks what the request needs."""
+
+    public, public_zh = "this node cannot do that at present", "本节点暂不具备所需条件"
+    next_step = "run `sandbox doctor` on the node"
+
+
+class OutputWithheld(SandboxError):
+    """The gate judged the result disclosive."""
+
+    public, public_zh = "the result is too specific to be released", "结果过于具体，不予出域"
+    next_step = "the data owners hold the reasons; change the question, not the wording"
+
+
+class PartyFailed(SandboxError):
+    """A party broke off, went silent, refused, or disagreed on the terms."""
+
+    public, public_zh = "another party ended the job", "其他参与方中止了作业"
+    next_step = "ask the named party; submit again with a new request id"
+
+
+class ProtocolFailed(SandboxError):
+    """An engine's peer broke the protocol."""
+
+    public, public_zh = "the computation was aborted", "计算已中止"
+    next_step = "submit again with a new request id; if it recurs, call the named party"
+
+
+class Cancelled(SandboxError):
+    """Somebody entitled to do so stopped the job."""
+
+    public, public_zh = "the job was cancelled", "作业已取消"
+    next_step = "submit again with a new request id"
+
+
+class DeadlinePassed(SandboxError):
+    """A stage did not end in its time."""
+
+    public, public_zh = "a stage did not end in time", "作业阶段超时"
+    next_step = "see the plan for the expected time; raise the deadline or ask the named party"
+
+
+class IntegrityFailed(SandboxError):
+    """Sealed data, a signature or the log does not verify."""
+
+    public, public_zh = "an integrity check failed", "完整性校验失败"
+    next_step = "stop, keep everything as it is, and call the auditor"
+
+
+class JobFailed(SandboxError):
+    """Ours; the cause is in the operator's log."""
+
+    public, public_zh = "the job failed inside the node", "作业在节点内部失败"

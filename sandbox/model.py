@@ -1,0 +1,846 @@
+"""What the sandbox talks about. Frozen shapes, no behaviour beyond the table of states.
+
+Four types say how far the data has been trusted, each made by exactly one function, so that forgetting a stage is a type error:
+
+    JobSpec (wire.decode) -> Plan (policy.admit) -> RawResult (runner.run) -> Release (gate.release)
+
+The other shapes are the messages of ``proto/sandbox/v1`` under the same names; ``wire`` converts, and enforces the sizes given here.
+Units stand in the protocol files beside each field. Times are Unix milliseconds; a job id is 32 hex digits.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Bounds of a value on the wire: characters, bytes, or items."""
+
+    least: int
+    most: int
+
+
+Name = Annotated[str, Size(1, 64)]
+Text = Annotated[str, Size(0, 512)]
+NodeId = Annotated[str, Size(1, 64)]
+KeyId = Annotated[str, Size(32, 32)]
+JobId = Annotated[str, Size(32, 32)]
+Point = Annotated[bytes, Size(65, 65)]
+Digest = Annotated[bytes, Size(32, 32)]
+MaybeDigest = Annotated[bytes, Size(0, 32)]
+Nonce = Annotated[bytes, Size(16, 16)]
+Nonce32 = Annotated[bytes, Size(32, 32)]
+Signature = Annotated[bytes, Size(8, 80)]
+Certificate = Annotated[bytes, Size(1, 8192)]
+Blob = Annotated[bytes, Size(0, 4 << 20)]
+
+
+class JobKind(enum.IntEnum):
+    """What a job computes."""
+
+    PSI = 1
+    TRAIN = 2
+    SCORE = 3
+
+
+class OutputClass(enum.IntEnum):
+    """How an output is judged."""
+
+    AGGREGATE = 1
+    ROW_CONSENTED = 2
+    REPORT = 3
+
+
+class VersionRule(enum.IntEnum):
+    """Which dataset versions an approval covers."""
+
+    EXACT = 1
+
+
+class ConsentRule(enum.IntEnum):
+    """What stands behind a score about one person."""
+
+    NONE = 1
+    TOKEN = 2
+    HELD_LETTER = 3
+
+
+class PsiEngine(enum.IntEnum):
+    """How two sets are intersected."""
+
+    AUTO = 1
+    RR22 = 2
+    ECDH_X25519 = 3
+
+
+class ScoreScope(enum.IntEnum):
+    """Whom a batch scores."""
+
+    HOLDOUT = 1
+    ALIGNED = 2
+
+
+class PartyRole(enum.IntEnum):
+    """What a party brings."""
+
+    LEFT = 1
+    RIGHT = 2
+    COMPUTE = 3
+
+
+class ChannelPurpose(enum.IntEnum):
+    """What a connection between nodes carries."""
+
+    CONTROL = 1
+    RELAY = 2
+
+
+class SealMode(enum.IntEnum):
+    """What protects the records of a connection."""
+
+    SM4 = 1
+    TLS = 2
+
+
+class State(enum.IntEnum):
+    """Where a job stands; durable."""
+
+    RECEIVED = 1
+    ADMITTED = 2
+    RUNNING = 3
+    HELD = 4
+    RELEASED = 5
+    REFUSED = 6
+    FAILED = 7
+    CANCELLED = 8
+    EXPIRED = 9
+
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.RECEIVED: frozenset({State.ADMITTED, State.REFUSED}),
+    State.ADMITTED: frozenset({State.RUNNING, State.EXPIRED, State.CANCELLED, State.FAILED}),
+    State.RUNNING: frozenset({State.HELD, State.RELEASED, State.REFUSED, State.FAILED, State.CANCELLED}),
+    State.HELD: frozenset({State.RELEASED, State.REFUSED, State.EXPIRED, State.CANCELLED}),
+    State.RELEASED: frozenset(),
+    State.REFUSED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+ENDED = frozenset(state for state, onward in MOVES.items() if not onward)
+
+
+# --- signed things and keys ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """Bytes and who signed them; the type follows from where it stands."""
+
+    payload: Blob
+    key_id: KeyId
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The payload of a signed request."""
+
+    protocol: int
+    audience: NodeId
+    method: Name
+    body: Blob
+    time_ms: int
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something stopped, in words for the caller."""
+
+    code: Name
+    party: Annotated[str, Size(0, 64)]
+    stage: Annotated[str, Size(0, 64)]
+    cause: Text
+    cause_zh: Text
+    next_step: Text
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedKey:
+    """A key for one purpose, certified by its owner's identity key."""
+
+    key: Point
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCard:
+    """One person's or program's public keys."""
+
+    name: Name
+    organisation: Name
+    identity_key: Point
+    sealing: CertifiedKey
+    tls_certificate: Certificate
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCard:
+    """One node's public keys and address."""
+
+    node_id: NodeId
+    organisation: Name
+    address: Annotated[str, Size(3, 262)]
+    identity_key: Point
+    checkpoint: CertifiedKey
+    sealing: CertifiedKey
+    attestation: CertifiedKey
+    tls_certificate: Certificate
+    created_ms: int
+
+
+# --- scenario -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetUse:
+    """One dataset a scenario may use, and how much of it."""
+
+    code: Name
+    owner: NodeId
+    rule: VersionRule
+    version: int
+    content_hash: Digest
+    key: tuple[Name, ...]
+    fields: tuple[Name, ...]
+    label: Annotated[str, Size(0, 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRule:
+    """One output the gate may let out, and its floor."""
+
+    kind: JobKind
+    name: Name
+    class_: OutputClass
+    min_group: int
+    round_to: int
+    max_rows: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Whom results are sealed to."""
+
+    node_id: NodeId
+    identity_key: Point
+    sealing_key: Point
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a scenario may use, counted at each owner's node."""
+
+    calls_per_day: int
+    calls_total: int
+    rows_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What stands behind scores about persons."""
+
+    batch: ConsentRule
+    single: ConsentRule
+    issuers: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTerms:
+    """What use costs."""
+
+    tariff: Name
+    coefficient: Name
+    public_good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The one signed object that says what may run."""
+
+    name: Name
+    merchant: Name
+    purpose: Annotated[str, Size(1, 512)]
+    applicant_key: Point
+    datasets: tuple[DatasetUse, ...]
+    kinds: tuple[JobKind, ...]
+    outputs: tuple[OutputRule, ...]
+    recipient: Recipient
+    operator: NodeId
+    computing_parties: tuple[NodeId, ...]
+    not_before_ms: int
+    not_after_ms: int
+    quota: Quota
+    consent: Consent
+    score_step: int
+    models_per_person: int
+    price: PriceTerms
+    accepts_simulated: bool
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One organisation's yes to one scenario."""
+
+    scenario_digest: Digest
+    party: NodeId
+    accepts_simulated: bool
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """An approval with the approver's key, for which the signing node vouches."""
+
+    approval: Signed
+    approver_key: Point
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """One organisation's end to one scenario."""
+
+    scenario_digest: Digest
+    party: NodeId
+    reason: Text
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioApplication:
+    """Body of ApplyScenario."""
+
+    scenario: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalDecision:
+    """Body of ApproveScenario."""
+
+    approval: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationNotice:
+    """Body of RevokeScenario."""
+
+    scenario_digest: Digest
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """One page of a list."""
+
+    after: Annotated[str, Size(0, 128)] = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioView:
+    """A scenario as a node holds it."""
+
+    digest: Digest
+    scenario: Signed
+    approved_by: tuple[NodeId, ...]
+    awaiting: tuple[NodeId, ...]
+    state: Name
+
+
+# --- job ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRef:
+    """One version of one dataset."""
+
+    code: Name
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PsiSpec:
+    """Align two datasets on their keys."""
+
+    left: DatasetRef
+    right: DatasetRef
+    engine: PsiEngine
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """Vertical logistic regression over an alignment."""
+
+    alignment: JobId
+    steps: int
+    holdout_percent: int
+    seed: Annotated[bytes, Size(1, 32)]
+    l2_micro: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchScore:
+    """Score many people of an alignment."""
+
+    scope: ScoreScope
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicantScore:
+    """Score one person, named in a sealed input only."""
+
+    commitment: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSpec:
+    """Score with a trained joint model."""
+
+    model: JobId
+    subject: BatchScore | ApplicantScore
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a submitter asks for. Only ``wire.decode`` makes one from outside."""
+
+    request_id: Name
+    scenario_digest: Digest
+    kind: PsiSpec | TrainSpec | ScoreSpec
+    deadline_s: int = 0
+    recipe: Annotated[bytes, Size(0, 4096)] = b""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentToken:
+    """One person's leave for one call."""
+
+    subject_id: Annotated[str, Size(1, 128)] = field(repr=False)
+    scenario_digest: Digest
+    purpose: Annotated[str, Size(1, 512)]
+    not_after_ms: int
+    nonce: Nonce
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicantInput:
+    """Who an applicant score is about."""
+
+    subject_id: Annotated[str, Size(1, 128)] = field(repr=False)
+    opening: Nonce32 = field(repr=False)
+    consent: Signed = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedInput:
+    """An input only one node can open."""
+
+    party: NodeId
+    sealed: Annotated[bytes, Size(1, 65536)]
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmission:
+    """Body of SubmitJob and PlanJob."""
+
+    spec: JobSpec
+    inputs: tuple[SealedInput, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of a job's life."""
+
+    name: Name
+    milliseconds: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrailEntry:
+    """One audit entry of one party about a job."""
+
+    party: NodeId
+    index: int
+    what: Name
+    leaf_hash: Digest
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrailReport:
+    """One party's entries about a job."""
+
+    entries: tuple[TrailEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """What a job cost."""
+
+    units: int
+    yuan: Name
+    entry: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its submitter may see it."""
+
+    job_id: JobId
+    kind: JobKind
+    state: State
+    created_ms: int
+    stages: tuple[Stage, ...]
+    failure: Failure | None
+    plan_digest: MaybeDigest
+    engine: Annotated[str, Size(0, 64)]
+    isolation: Annotated[str, Size(0, 64)]
+    fee: Fee | None
+    trail: tuple[TrailEntry, ...]
+    request_id: Name
+    submitter: KeyId
+    parties: tuple[NodeId, ...]
+    deadline_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """What one party learns."""
+
+    party: NodeId
+    what: Text
+    what_zh: Text
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What a job would do, cost and reveal."""
+
+    job_id: JobId
+    kind: JobKind
+    engine: Name
+    parties: tuple[NodeId, ...]
+    reveals: tuple[Reveal, ...]
+    expected_s: int
+    expected_bytes: int
+    expected_mib: int
+    deadline_s: int
+    units_at_most: int
+    yuan_at_most: Name
+    outputs: tuple[OutputRule, ...]
+    note: Text
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """One job, by id."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class ResultHead:
+    """What precedes the bytes of a sealed result."""
+
+    job_id: JobId
+    recipient: KeyId
+    receipt: Annotated[bytes, Size(0, 65536)]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One released output."""
+
+    name: Name
+    class_: OutputClass
+    format: Name
+    content: Annotated[bytes, Size(0, 1 << 30)] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Opens a commitment of an audit entry."""
+
+    name: Name
+    salt: Nonce32
+    value: Annotated[bytes, Size(0, 1024)] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is inside a sealed result."""
+
+    job_id: JobId
+    outputs: tuple[Output, ...]
+    openings: tuple[Opening, ...]
+
+
+# --- the four stages of trust after JobSpec -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One party of a plan."""
+
+    node_id: NodeId
+    role: PartyRole
+    dataset: DatasetRef | None
+    content_hash: MaybeDigest
+    fields: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will run, exactly. Only ``policy.admit`` makes one."""
+
+    job_id: JobId
+    proposer: NodeId
+    kind: JobKind
+    scenario_digest: Digest
+    submission_digest: Digest
+    parties: tuple[Party, ...]
+    engine: Name
+    outputs: tuple[OutputRule, ...]
+    recipient: KeyId
+    recipient_node: NodeId
+    deadline_s: int
+    reveals: tuple[Reveal, ...]
+    isolation: Name
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawResult:
+    """What an engine left at this node: sealed artefacts, named, and the numbers the gate may judge. Not for anybody yet."""
+
+    artefacts: Mapping[str, str] = field(repr=False)
+    gate_inputs: Mapping[str, int] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What may leave. Only ``gate.release`` makes one."""
+
+    outputs: tuple[Output, ...] = field(repr=False)
+    facts: Mapping[str, str]
+
+
+# --- catalogue ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRegistration:
+    """The signed beginning of an upload."""
+
+    name: Name
+    schema_json: Annotated[bytes, Size(2, 262144)]
+    file_name: Annotated[str, Size(1, 255)]
+    size: int
+    digest: Digest
+    licence: Annotated[str, Size(0, 128)] = ""
+    retention_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetQuery:
+    """One dataset version."""
+
+    code: Name
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetView:
+    """A catalogue entry."""
+
+    code: Name
+    version: int
+    name: Name
+    owner: NodeId
+    schema_json: Annotated[bytes, Size(2, 262144)]
+    rows: int
+    content_hash: Digest
+    state: Name
+    created_ms: int
+    licence: Annotated[str, Size(0, 128)]
+    retention_days: int
+
+
+# --- audit --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Commitment:
+    """SM3(32 random bytes ‖ value) of something that could be guessed."""
+
+    name: Name
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A name, a digest or a rounded count."""
+
+    name: Name
+    value: Annotated[str, Size(0, 256)]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One leaf of the log."""
+
+    what: Name
+    job_id: Annotated[str, Size(0, 32)]
+    plan_digest: MaybeDigest
+    scenario_digest: MaybeDigest
+    actor: Annotated[str, Size(0, 64)]
+    time_ms: int
+    peer_time_ms: int
+    facts: tuple[Fact, ...]
+    commitments: tuple[Commitment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryQuery:
+    """A range of the log."""
+
+    start: int = 0
+    limit: int = 0
+    job_id: Annotated[str, Size(0, 32)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointQuery:
+    """The newest checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class InclusionQuery:
+    """Proof for one entry."""
+
+    index: int
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsistencyQuery:
+    """Proof that one tree continues another."""
+
+    old_size: int
+    new_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CosignQuery:
+    """A peer's checkpoint, to be co-signed."""
+
+    old_size: int
+    checkpoint: Annotated[bytes, Size(1, 8192)]
+    consistency: Annotated[tuple[Digest, ...], Size(0, 128)]
+
+
+# --- between nodes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One node asks another to take part."""
+
+    plan: Annotated[bytes, Size(1, 262144)]
+    submission: Signed
+    commitment: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A party's yes to a plan."""
+
+    party: NodeId
+    plan_digest: Digest
+    commitment: Digest
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a data party committed to."""
+
+    content_hash: MaybeDigest
+    rows: int
+    nonce: Nonce32
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedTerms:
+    """Terms with what opens their commitment."""
+
+    terms: Terms
+    opening: Nonce32
+
+
+@dataclass(frozen=True, slots=True)
+class GrantStatement:
+    """A data owner's leave to reveal."""
+
+    party: NodeId
+    job_id: JobId
+    plan_digest: Digest
+    recipient: KeyId
+    round: Name
+
+
+@dataclass(frozen=True, slots=True)
+class ScenarioBundle:
+    """A scenario with what the sender knows about it."""
+
+    scenario: Signed
+    approvals: tuple[Signed, ...]
+    revocations: tuple[Signed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """One side's half of a handshake."""
+
+    from_: NodeId
+    to: NodeId
+    job_id: JobId
+    purpose: ChannelPurpose
+    connection: Nonce
+    ephemeral_key: Point
+    own_certificate: Digest
+    peer_certificate: Digest
+    seal: SealMode
+    answers: MaybeDigest
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ControlMessage:
+    """One message of a control connection."""
+
+    label: Name
+    body: Annotated[bytes, Size(0, 16 << 20)] = field(repr=False)
+
+
+Message = Any

@@ -1,0 +1,275 @@
+"""May this job run, and if so how exactly? The only reader of a scenario's permissions.
+
+``admit`` is pure: the spec, and the facts a node knows, in; a :class:`~sandbox.model.Plan` out, or a refusal. The submitter's node runs it
+at submission; every other party runs it again on its own facts and compares (``agree``): the proposer's bytes are the plan.
+
+Errors:    ``PolicyRefused`` with one of the fixed wordings below, ``BudgetSpent``, ``Unavailable``, ``InvalidSpec``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, Unavailable
+from sandbox.kinds import KINDS
+from sandbox.model import (
+    BatchScore,
+    DatasetRef,
+    DatasetUse,
+    JobKind,
+    JobSpec,
+    Party,
+    PartyRole,
+    Plan,
+    PsiSpec,
+    ScoreSpec,
+    State,
+    TrainSpec,
+)
+from sandbox.policy.scenario import Standing
+
+REFUSALS: Mapping[str, str] = {
+    "unknown": "no such scenario at this node",
+    "awaiting": "the scenario is not approved by every party yet",
+    "expired": "the scenario has expired",
+    "revoked": "the scenario was revoked",
+    "submitter": "only the scenario's applicant may submit",
+    "kind": "the scenario does not allow this kind of job",
+    "dataset": "the scenario does not name this dataset version",
+    "proposer": "the left dataset must be the submitting node's own",
+    "label": "the label must be at the submitting node",
+    "earlier": "the job it builds on is not a released one of this scenario",
+    "models": "the scenario's cap on models per person is reached",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a scenario has used at this node: reserved and spent."""
+
+    calls_today: int
+    calls_total: int
+    rows: int
+    models: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDataset:
+    """A dataset version of this node."""
+
+    content_hash: bytes
+    rows: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A job that another builds on, as this node knows it."""
+
+    kind: JobKind
+    state: State
+    plan: Plan
+    rows: int  # aligned people, or people a batch would score
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything ``admit`` may look at."""
+
+    node_id: str
+    now_ms: int
+    standing: Standing | None
+    submitter: bytes  # public key, 65 bytes
+    used: Used
+    own: Mapping[DatasetRef, OwnDataset]
+    earlier: Earlier | None
+    engines: Mapping[str, str]  # engine -> "" or why it cannot run here
+    default_deadline_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What the proposer chose where the scenario leaves it open; empty at the proposer."""
+
+    proposer: str
+    engine: str = ""
+    deadline_s: int = 0
+    time_ms: int = 0
+
+
+def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, choices: Choices) -> Plan:
+    """Return what will run, or refuse."""
+    standing = facts.standing
+    if standing is None:
+        raise _refused("unknown")
+    if (state := standing.state(facts.now_ms)) != "active":
+        raise _refused(state)
+    scenario = standing.scenario
+    if facts.submitter != scenario.applicant_key:
+        raise _refused("submitter")
+    kind = _kind_of(spec)
+    if kind not in scenario.kinds:
+        raise _refused("kind")
+    left, right = _sides(spec, facts, choices)
+    _check_own(facts, left, right)
+    parties = [_party(left, PartyRole.LEFT), _party(right, PartyRole.RIGHT)]
+    if kind is JobKind.TRAIN:
+        parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
+    _check_quota(spec, facts, standing)
+    engine = _engine(spec, facts, choices)
+    roles = {party.role: party.node_id for party in parties}
+    outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in _outputs(spec))
+    if not outputs:
+        raise _refused("kind")
+    return Plan(
+        job_id=job_id,
+        proposer=choices.proposer,
+        kind=kind,
+        scenario_digest=standing.digest,
+        submission_digest=submission_digest,
+        parties=tuple(parties),
+        engine=engine,
+        outputs=outputs,
+        recipient=_key_id(scenario.recipient.identity_key),
+        recipient_node=scenario.recipient.node_id,
+        deadline_s=choices.deadline_s or spec.deadline_s or facts.default_deadline_s,
+        reveals=KINDS[kind].reveals(spec, roles, engine),
+        isolation="engine-child",
+        time_ms=choices.time_ms or facts.now_ms,
+    )
+
+
+def agree(own: Plan, proposed: Plan, party: str) -> None:
+    """Raise unless what this node admitted is what the proposer planned."""
+    if own != proposed:
+        parts = [name for name in Plan.__dataclass_fields__ if getattr(own, name) != getattr(proposed, name)]
+        raise PartyFailed(f"the plan differs in {', '.join(parts)}", tell="disagrees on the plan", party=party, stage="propose")
+
+
+def rows_needed(spec: JobSpec, facts: Facts) -> int:
+    """Return how many rows of this node's data the job would use."""
+    if isinstance(spec.kind, ScoreSpec) and not isinstance(spec.kind.subject, BatchScore):
+        return 1
+    if isinstance(spec.kind, PsiSpec):
+        return max((facts.own[ref].rows for ref in (spec.kind.left, spec.kind.right) if ref in facts.own), default=0)
+    return facts.earlier.rows if facts.earlier else 0
+
+
+def _kind_of(spec: JobSpec) -> JobKind:
+    return {PsiSpec: JobKind.PSI, TrainSpec: JobKind.TRAIN, ScoreSpec: JobKind.SCORE}[type(spec.kind)]
+
+
+def _outputs(spec: JobSpec) -> frozenset[str]:
+    names = frozenset(KINDS[_kind_of(spec)].outputs)
+    if isinstance(spec.kind, ScoreSpec) and not isinstance(spec.kind.subject, BatchScore):
+        return names - {"metrics"}  # one person has no AUC
+    return names
+
+
+def _sides(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, DatasetUse]:
+    """Return the datasets of both sides, from the spec or from the job it builds on."""
+    standing = facts.standing
+    if standing is None:
+        raise _refused("unknown")
+    if isinstance(spec.kind, PsiSpec):
+        refs = (spec.kind.left, spec.kind.right)
+    else:
+        wanted = JobKind.PSI if isinstance(spec.kind, TrainSpec) else JobKind.TRAIN
+        earlier = facts.earlier
+        if (
+            earlier is None
+            or earlier.kind is not wanted
+            or earlier.state is not State.RELEASED
+            or earlier.plan.scenario_digest != standing.digest
+        ):
+            raise _refused("earlier")
+        refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)[:2]  # type: ignore[assignment]
+    uses = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
+    if any(ref not in uses for ref in refs):
+        raise _refused("dataset")
+    left, right = uses[refs[0]], uses[refs[1]]
+    if left.owner != choices.proposer or right.owner == choices.proposer:
+        raise _refused("proposer")
+    if not isinstance(spec.kind, PsiSpec) and not left.label:
+        raise _refused("label")
+    _check_parameters(spec)
+    return left, right
+
+
+def _check_parameters(spec: JobSpec) -> None:
+    if not 0 <= spec.deadline_s <= 86_400:
+        raise InvalidSpec(tell="deadline_s must be 0 to 86400 seconds")
+    if isinstance(spec.kind, TrainSpec):
+        if not 1 <= spec.kind.steps <= 500:
+            raise InvalidSpec(tell="train.steps must be 1 to 500")
+        if not 5 <= spec.kind.holdout_percent <= 50:
+            raise InvalidSpec(tell="train.holdout_percent must be 5 to 50")
+        if not 0 <= spec.kind.l2_micro <= 1_000_000:
+            raise InvalidSpec(tell="train.l2_micro must be 0 to 1000000")
+
+
+def _check_own(facts: Facts, *uses: DatasetUse) -> None:
+    for use in uses:
+        if use.owner != facts.node_id:
+            continue
+        own = facts.own.get(DatasetRef(use.code, use.version))
+        if own is None or not own.active:
+            raise Unavailable(
+                f"dataset {use.code} version {use.version} is not here or destroyed",
+                tell=f"dataset {use.code} version {use.version} is not available",
+                party=facts.node_id,
+                hint="ask the data owner for the present version and apply for an amended scenario",
+            )
+        if own.content_hash != use.content_hash:
+            raise PolicyRefused(
+                f"dataset {use.code} version {use.version} has another content hash than the scenario",
+                tell=REFUSALS["dataset"],
+            )
+
+
+def _check_quota(spec: JobSpec, facts: Facts, standing: Standing) -> None:
+    quota, used = standing.scenario.quota, facts.used
+    if used.calls_today >= quota.calls_per_day:
+        raise BudgetSpent(tell="the scenario's calls for today are used up", hint="submit again tomorrow (UTC)")
+    if used.calls_total >= quota.calls_total:
+        raise BudgetSpent(tell="the scenario's calls are used up")
+    if used.rows + rows_needed(spec, facts) > quota.rows_total:
+        raise BudgetSpent(tell="the scenario's rows are used up")
+    if isinstance(spec.kind, ScoreSpec):
+        models = used.models | {spec.kind.model}
+        if len(models) > standing.scenario.models_per_person:
+            raise _refused("models")
+
+
+def _engine(spec: JobSpec, facts: Facts, choices: Choices) -> str:
+    """Return the proposer's choice if it is acceptable and runs here, else the best that does."""
+    acceptable = KINDS[_kind_of(spec)].engines(spec)
+    if choices.engine:
+        acceptable = tuple(name for name in acceptable if name == choices.engine)
+        if not acceptable:
+            raise PartyFailed(tell="the spec does not allow the proposed engine", party=choices.proposer, stage="propose")
+    for name in acceptable:
+        if facts.engines.get(name, "unknown here") == "":
+            return name
+    name = acceptable[0]
+    reason = facts.engines.get(name, "unknown to this version")
+    raise Unavailable(
+        tell=f"engine {name} cannot run at {facts.node_id}: {reason}",
+        party=facts.node_id,
+        stage="admit",
+        hint="pip install 'data-sandbox[fast]' at that node",
+    )
+
+
+def _party(use: DatasetUse, role: PartyRole) -> Party:
+    return Party(use.owner, role, DatasetRef(use.code, use.version), use.content_hash, use.fields)
+
+
+def _key_id(key: bytes) -> str:
+    return PublicKey.from_bytes(key).key_id
+
+
+def _refused(name: str) -> PolicyRefused:
+    return PolicyRefused(tell=REFUSALS[name], stage="admit")

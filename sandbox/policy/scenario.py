@@ -1,0 +1,131 @@
+"""The scenario: is it whole, who must approve it, where does it stand.
+
+Everything here is pure. ``check`` judges the application alone; ``state`` the application with the approvals and revocations a node holds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.errors import InvalidSpec
+from sandbox.kinds import KINDS
+from sandbox.model import ConsentRule, JobKind, OutputClass, Scenario
+
+_COEFFICIENT = re.compile(r"^(0(\.\d{1,6})?|1(\.0{1,6})?)$")
+_LONGEST_MS = 3 * 366 * 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """The operator's least strict settings; a scenario may only be stricter."""
+
+    min_group: int
+    round_to: int
+    score_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A scenario with what this node knows of it."""
+
+    scenario: Scenario
+    digest: bytes
+    approved_by: Mapping[str, bool]  # party -> accepts simulated isolation
+    revoked: bool
+
+    def awaiting(self) -> frozenset[str]:
+        """Whose approval is missing."""
+        return required(self.scenario) - frozenset(self.approved_by)
+
+    def state(self, now_ms: int) -> str:
+        """Return awaiting, active, expired or revoked."""
+        if self.revoked:
+            return "revoked"
+        if now_ms >= self.scenario.not_after_ms:
+            return "expired"
+        if self.awaiting() or now_ms < self.scenario.not_before_ms:
+            return "awaiting"
+        return "active"
+
+
+def owners(scenario: Scenario) -> frozenset[str]:
+    """Return the node ids that own a dataset of the scenario."""
+    return frozenset(use.owner for use in scenario.datasets)
+
+
+def required(scenario: Scenario) -> frozenset[str]:
+    """Return the node ids that must approve: the operator, every data owner, every computing party."""
+    return owners(scenario) | {scenario.operator} | frozenset(scenario.computing_parties)
+
+
+def check(scenario: Scenario, floors: Floors) -> None:
+    """Refuse an application that could never run, or that asks for less than the floors.
+
+    Raises:
+        InvalidSpec: naming the field and the bound.
+    """
+    _datasets(scenario)
+    _outputs(scenario, floors)
+    _need(0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS, "not_after_ms", "must follow not_before_ms within three years")
+    quota = scenario.quota
+    for name in ("calls_per_day", "calls_total", "rows_total"):
+        _need(getattr(quota, name) > 0, f"quota.{name}", "must be positive")
+    if JobKind.SCORE in scenario.kinds:
+        _need(scenario.score_step >= floors.score_step, "score_step", f"is finer than {floors.score_step} points")
+        _need(scenario.models_per_person >= 1, "models_per_person", "must be at least 1")
+        _need(scenario.consent.single is ConsentRule.TOKEN, "consent.single", "must be TOKEN")
+        _need(scenario.consent.batch is not ConsentRule.NONE, "consent.batch", "must not be NONE")
+        _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
+    _need(_COEFFICIENT.match(scenario.price.coefficient) is not None, "price.coefficient", "must be a decimal from 0 to 1")
+    for key in (scenario.applicant_key, scenario.recipient.identity_key, scenario.recipient.sealing_key, *scenario.consent.issuers):
+        PublicKey.from_bytes(key)  # raises InvalidSpec itself
+
+
+def coefficient(scenario: Scenario) -> Decimal:
+    """Return the price coefficient as an exact decimal."""
+    try:
+        return Decimal(scenario.price.coefficient)
+    except InvalidOperation:
+        raise InvalidSpec(tell="price.coefficient is not a decimal") from None
+
+
+def _datasets(scenario: Scenario) -> None:
+    uses = scenario.datasets
+    _need(1 <= len(uses) <= 8, "datasets", "must name one to eight")
+    _need(len({(use.code, use.version) for use in uses}) == len(uses), "datasets", "names one twice")
+    _need(scenario.recipient.node_id in owners(scenario), "recipient.node_id", "must be a data owner's node")
+    _need(not owners(scenario) & set(scenario.computing_parties), "computing_parties", "must not own a dataset of the scenario")
+    for use in uses:
+        _need(use.version >= 1, f"datasets.{use.code}.version", "must be pinned, from 1")
+        _need(0 < len(use.key) and len(set(use.key)) == len(use.key), f"datasets.{use.code}.key", "must name distinct columns")
+        _need(len(set(use.fields)) == len(use.fields), f"datasets.{use.code}.fields", "names one twice")
+        clash = set(use.fields) & (set(use.key) | {use.label})
+        _need(not clash, f"datasets.{use.code}.fields", "must not repeat the key or the label")
+    _need(len(set(scenario.kinds)) == len(scenario.kinds) > 0, "kinds", "must name distinct kinds")
+    if JobKind.TRAIN in scenario.kinds:
+        _need(sum(bool(use.label) for use in uses) == 1, "datasets", "must name one label for train")
+        _need(len(scenario.computing_parties) >= 1, "computing_parties", "must name a third party for train")
+
+
+def _outputs(scenario: Scenario, floors: Floors) -> None:
+    seen = set()
+    for rule in scenario.outputs:
+        where = f"outputs.{rule.name}"
+        _need(rule.kind in scenario.kinds, where, "is of a kind the scenario does not list")
+        _need(KINDS[rule.kind].outputs.get(rule.name) is rule.class_, where, "is not an output of that kind and class")
+        _need((rule.kind, rule.name) not in seen, where, "is named twice")
+        seen.add((rule.kind, rule.name))
+        if rule.class_ is not OutputClass.ROW_CONSENTED:
+            _need(rule.min_group >= floors.min_group, f"{where}.min_group", f"is below {floors.min_group}")
+            _need(rule.round_to >= floors.round_to, f"{where}.round_to", f"is below {floors.round_to}")
+        _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
+        _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
+
+
+def _need(holds: bool, field: str, rule: str) -> None:
+    if not holds:
+        raise InvalidSpec(tell=f"scenario: {field} {rule}")

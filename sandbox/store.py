@@ -1,0 +1,245 @@
+"""The node's tables, and the one way to write them.
+
+SQLite by default (write-ahead log, ``synchronous=FULL``: what was acknowledged survives power loss), any SQLAlchemy URL otherwise. One
+writer at a time: :meth:`Store.write` holds a lock and one transaction, so a state change, its quota and its audit entry are one commit.
+Rows hold names, digests, sealed bytes and counts; never a value from a dataset.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Engine,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+
+metadata = MetaData()
+
+keys = Table(
+    "registered_key",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("organisation", String(64), nullable=False),
+    Column("roles", String(256), nullable=False),  # comma-separated, sorted
+    Column("card", LargeBinary, nullable=False),  # Signed KeyCard
+    Column("tls_fingerprint", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+
+peers = Table(
+    "peer",
+    metadata,
+    Column("node_id", String(64), primary_key=True),
+    Column("key_id", String(32), nullable=False, unique=True),
+    Column("card", LargeBinary, nullable=False),  # Signed PeerCard
+    Column("added_ms", BigInteger, nullable=False),
+)
+
+nonces = Table(
+    "nonce",
+    metadata,
+    Column("key_id", String(32), primary_key=True),
+    Column("nonce", LargeBinary, primary_key=True),
+    Column("expires_ms", BigInteger, nullable=False, index=True),
+)
+
+datasets = Table(
+    "dataset",
+    metadata,
+    Column("code", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("name", String(64), nullable=False, index=True),
+    Column("schema_json", LargeBinary, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("wrapped_key", LargeBinary),  # gone when destroyed
+    Column("state", String(16), nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("licence", String(128), nullable=False),
+    Column("retention_days", Integer, nullable=False),
+)
+
+scenarios = Table(
+    "scenario",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("signed", LargeBinary, nullable=False),  # Signed Scenario
+    Column("received_ms", BigInteger, nullable=False),
+)
+
+approvals = Table(
+    "approval",
+    metadata,
+    Column("digest", LargeBinary, ForeignKey("scenario.digest"), primary_key=True),
+    Column("party", String(64), primary_key=True),
+    Column("record", LargeBinary, nullable=False),  # Signed ApprovalRecord, by the party's node
+)
+
+revocations = Table(
+    "revocation",
+    metadata,
+    Column("digest", LargeBinary, ForeignKey("scenario.digest"), primary_key=True),
+    Column("party", String(64), primary_key=True),
+    Column("record", LargeBinary, nullable=False),  # Signed Revocation
+)
+
+jobs = Table(
+    "job",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("submitter", String(32), nullable=False, index=True),
+    Column("request_id", String(64), nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("state", Integer, nullable=False, index=True),
+    Column("scenario_digest", LargeBinary, nullable=False, index=True),
+    Column("submission", LargeBinary, nullable=False),  # Signed Call, as received
+    Column("submission_digest", LargeBinary, nullable=False),
+    Column("body_digest", LargeBinary, nullable=False),  # of the body alone: tells a retry from a reuse
+    Column("plan", LargeBinary, nullable=False),
+    Column("plan_digest", LargeBinary, nullable=False),
+    Column("failure", LargeBinary),  # Failure
+    Column("created_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("fee_units", BigInteger),
+    Column("fee_yuan", String(32)),
+    Column("fee_entry", BigInteger),
+    UniqueConstraint("submitter", "request_id"),
+)
+
+stages = Table(
+    "stage",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("milliseconds", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
+artefacts = Table(
+    "artefact",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("wrapped_key", LargeBinary, nullable=False),
+)
+
+results = Table(
+    "result",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("recipient", String(32), nullable=False),
+    Column("receipt", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+
+grants = Table(
+    "granted",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("party", String(64), primary_key=True),
+    Column("round", String(16), primary_key=True),
+    Column("record", LargeBinary, nullable=False),  # Signed GrantStatement
+)
+
+trails = Table(
+    "trail",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("party", String(64), primary_key=True),
+    Column("report", LargeBinary, nullable=False),  # TrailReport
+)
+
+usage = Table(
+    "quota_use",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("scenario_digest", LargeBinary, nullable=False, index=True),
+    Column("day", Integer, nullable=False),  # days since 1970-01-01, UTC
+    Column("calls", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # reserved, spent, returned
+)
+
+consents = Table(
+    "consent",
+    metadata,
+    Column("nonce", LargeBinary, primary_key=True),
+    Column("job_id", String(32), nullable=False, index=True),
+    Column("state", String(16), nullable=False),  # reserved, spent
+)
+
+refusals = Table(
+    "refusal_reason",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # for the owner only, under the node key
+)
+
+
+class Store:
+    """The tables of one node."""
+
+    def __init__(self, url: str) -> None:
+        self.engine: Engine = create_engine(url)
+        self._writing = threading.RLock()
+        if self.engine.dialect.name == "sqlite":
+            event.listen(self.engine, "connect", _durable)
+            event.listen(self.engine, "begin", _immediate)
+
+    @classmethod
+    def at(cls, path: Path) -> Store:
+        """Open the SQLite file, making it 0600 if it is new."""
+        path.touch(mode=0o600)
+        return cls(f"sqlite:///{path}")
+
+    def create(self, *more: MetaData) -> None:
+        """Make the tables that are missing; ``more`` brings those of higher layers."""
+        for tables in (metadata, *more):
+            tables.create_all(self.engine)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: everything in it is durable when the block ends, or none of it happened."""
+        with self._writing, self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading."""
+        with self.engine.connect().execution_options(reading=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.dispose()
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's begin event opens transactions, see _immediate
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _immediate(connection: Connection) -> None:
+    # A deferred transaction that reads before it writes can fail with "database is locked" when another process writes.
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE")

@@ -1,0 +1,290 @@
+from sandbox.v1 import common_pb2 as _common_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class JobKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    JOB_KIND_UNSPECIFIED: _ClassVar[JobKind]
+    JOB_KIND_PSI: _ClassVar[JobKind]
+    JOB_KIND_TRAIN: _ClassVar[JobKind]
+    JOB_KIND_SCORE: _ClassVar[JobKind]
+
+class OutputClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OUTPUT_CLASS_UNSPECIFIED: _ClassVar[OutputClass]
+    OUTPUT_CLASS_AGGREGATE: _ClassVar[OutputClass]
+    OUTPUT_CLASS_ROW_CONSENTED: _ClassVar[OutputClass]
+    OUTPUT_CLASS_REPORT: _ClassVar[OutputClass]
+
+class VersionRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    VERSION_RULE_UNSPECIFIED: _ClassVar[VersionRule]
+    VERSION_RULE_EXACT: _ClassVar[VersionRule]
+
+class ConsentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSENT_RULE_UNSPECIFIED: _ClassVar[ConsentRule]
+    CONSENT_RULE_NONE: _ClassVar[ConsentRule]
+    CONSENT_RULE_TOKEN: _ClassVar[ConsentRule]
+    CONSENT_RULE_HELD_LETTER: _ClassVar[ConsentRule]
+JOB_KIND_UNSPECIFIED: JobKind
+JOB_KIND_PSI: JobKind
+JOB_KIND_TRAIN: JobKind
+JOB_KIND_SCORE: JobKind
+OUTPUT_CLASS_UNSPECIFIED: OutputClass
+OUTPUT_CLASS_AGGREGATE: OutputClass
+OUTPUT_CLASS_ROW_CONSENTED: OutputClass
+OUTPUT_CLASS_REPORT: OutputClass
+VERSION_RULE_UNSPECIFIED: VersionRule
+VERSION_RULE_EXACT: VersionRule
+CONSENT_RULE_UNSPECIFIED: ConsentRule
+CONSENT_RULE_NONE: ConsentRule
+CONSENT_RULE_TOKEN: ConsentRule
+CONSENT_RULE_HELD_LETTER: ConsentRule
+
+class DatasetUse(_message.Message):
+    __slots__ = ("code", "owner", "rule", "version", "content_hash", "key", "fields", "label")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    owner: str
+    rule: VersionRule
+    version: int
+    content_hash: bytes
+    key: _containers.RepeatedScalarFieldContainer[str]
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    label: str
+    def __init__(self, code: _Optional[str] = ..., owner: _Optional[str] = ..., rule: _Optional[_Union[VersionRule, str]] = ..., version: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., key: _Optional[_Iterable[str]] = ..., fields: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ...) -> None: ...
+
+class OutputRule(_message.Message):
+    __slots__ = ("kind", "name", "min_group", "round_to", "max_rows", "max_bytes")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CLASS_FIELD_NUMBER: _ClassVar[int]
+    MIN_GROUP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TO_FIELD_NUMBER: _ClassVar[int]
+    MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
+    MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    kind: JobKind
+    name: str
+    min_group: int
+    round_to: int
+    max_rows: int
+    max_bytes: int
+    def __init__(self, kind: _Optional[_Union[JobKind, str]] = ..., name: _Optional[str] = ..., min_group: _Optional[int] = ..., round_to: _Optional[int] = ..., max_rows: _Optional[int] = ..., max_bytes: _Optional[int] = ..., **kwargs) -> None: ...
+
+class Recipient(_message.Message):
+    __slots__ = ("node_id", "identity_key", "sealing_key")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_KEY_FIELD_NUMBER: _ClassVar[int]
+    SEALING_KEY_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    identity_key: bytes
+    sealing_key: bytes
+    def __init__(self, node_id: _Optional[str] = ..., identity_key: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ...) -> None: ...
+
+class Quota(_message.Message):
+    __slots__ = ("calls_per_day", "calls_total", "rows_total")
+    CALLS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    CALLS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    calls_per_day: int
+    calls_total: int
+    rows_total: int
+    def __init__(self, calls_per_day: _Optional[int] = ..., calls_total: _Optional[int] = ..., rows_total: _Optional[int] = ...) -> None: ...
+
+class Consent(_message.Message):
+    __slots__ = ("batch", "single", "issuers")
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    SINGLE_FIELD_NUMBER: _ClassVar[int]
+    ISSUERS_FIELD_NUMBER: _ClassVar[int]
+    batch: ConsentRule
+    single: ConsentRule
+    issuers: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, batch: _Optional[_Union[ConsentRule, str]] = ..., single: _Optional[_Union[ConsentRule, str]] = ..., issuers: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class PriceTerms(_message.Message):
+    __slots__ = ("tariff", "coefficient", "public_good")
+    TARIFF_FIELD_NUMBER: _ClassVar[int]
+    COEFFICIENT_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_GOOD_FIELD_NUMBER: _ClassVar[int]
+    tariff: str
+    coefficient: str
+    public_good: bool
+    def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
+
+class Scenario(_message.Message):
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MERCHANT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
+    APPLICANT_KEY_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    RECIPIENT_FIELD_NUMBER: _ClassVar[int]
+    OPERATOR_FIELD_NUMBER: _ClassVar[int]
+    COMPUTING_PARTIES_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_MS_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
+    CONSENT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_STEP_FIELD_NUMBER: _ClassVar[int]
+    MODELS_PER_PERSON_FIELD_NUMBER: _ClassVar[int]
+    PRICE_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    merchant: str
+    purpose: str
+    applicant_key: bytes
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetUse]
+    kinds: _containers.RepeatedScalarFieldContainer[JobKind]
+    outputs: _containers.RepeatedCompositeFieldContainer[OutputRule]
+    recipient: Recipient
+    operator: str
+    computing_parties: _containers.RepeatedScalarFieldContainer[str]
+    not_before_ms: int
+    not_after_ms: int
+    quota: Quota
+    consent: Consent
+    score_step: int
+    models_per_person: int
+    price: PriceTerms
+    accepts_simulated: bool
+    nonce: bytes
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms")
+    SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_SIMULATED_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    scenario_digest: bytes
+    party: str
+    accepts_simulated: bool
+    time_ms: int
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., accepts_simulated: _Optional[bool] = ..., time_ms: _Optional[int] = ...) -> None: ...
+
+class ApprovalRecord(_message.Message):
+    __slots__ = ("approval", "approver_key")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    APPROVER_KEY_FIELD_NUMBER: _ClassVar[int]
+    approval: _common_pb2.Signed
+    approver_key: bytes
+    def __init__(self, approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approver_key: _Optional[bytes] = ...) -> None: ...
+
+class Revocation(_message.Message):
+    __slots__ = ("scenario_digest", "party", "reason", "time_ms")
+    SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    scenario_digest: bytes
+    party: str
+    reason: str
+    time_ms: int
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+
+class ScenarioApplication(_message.Message):
+    __slots__ = ("scenario",)
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    scenario: _common_pb2.Signed
+    def __init__(self, scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class ApprovalDecision(_message.Message):
+    __slots__ = ("approval",)
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    approval: _common_pb2.Signed
+    def __init__(self, approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class RevocationNotice(_message.Message):
+    __slots__ = ("scenario_digest", "reason")
+    SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    scenario_digest: bytes
+    reason: str
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ListQuery(_message.Message):
+    __slots__ = ("after", "limit")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    after: str
+    limit: int
+    def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ScenarioView(_message.Message):
+    __slots__ = ("digest", "scenario", "approved_by", "awaiting", "state")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    AWAITING_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    digest: bytes
+    scenario: _common_pb2.Signed
+    approved_by: _containers.RepeatedScalarFieldContainer[str]
+    awaiting: _containers.RepeatedScalarFieldContainer[str]
+    state: str
+    def __init__(self, digest: _Optional[bytes] = ..., scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approved_by: _Optional[_Iterable[str]] = ..., awaiting: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ...) -> None: ...
+
+class ApplyScenarioRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class ApplyScenarioResponse(_message.Message):
+    __slots__ = ("scenario",)
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    scenario: ScenarioView
+    def __init__(self, scenario: _Optional[_Union[ScenarioView, _Mapping]] = ...) -> None: ...
+
+class ApproveScenarioRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class ApproveScenarioResponse(_message.Message):
+    __slots__ = ("scenario",)
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    scenario: ScenarioView
+    def __init__(self, scenario: _Optional[_Union[ScenarioView, _Mapping]] = ...) -> None: ...
+
+class ListScenariosRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class ListScenariosResponse(_message.Message):
+    __slots__ = ("scenarios",)
+    SCENARIOS_FIELD_NUMBER: _ClassVar[int]
+    scenarios: _containers.RepeatedCompositeFieldContainer[ScenarioView]
+    def __init__(self, scenarios: _Optional[_Iterable[_Union[ScenarioView, _Mapping]]] = ...) -> None: ...
+
+class RevokeScenarioRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class RevokeScenarioResponse(_message.Message):
+    __slots__ = ("scenario",)
+    SCENARIO_FIELD_NUMBER: _ClassVar[int]
+    scenario: ScenarioView
+    def __init__(self, scenario: _Optional[_Union[ScenarioView, _Mapping]] = ...) -> None: ...
