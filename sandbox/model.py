@@ -631,10 +631,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class RawResult:
-    """What an engine left at this node: sealed artefacts, named, and the numbers the gate may judge. Not for anybody yet."""
+    """What a stage left at this node: numbers, and names of sealed artefacts. For the gate, and for nobody else yet."""
 
-    artefacts: Mapping[str, str] = field(repr=False)
     gate_inputs: Mapping[str, int] = field(repr=False)
+    figures: Mapping[str, float] = field(repr=False)
+    tables: Mapping[str, str] = field(repr=False)  # output name -> artefact name
 
 
 @dataclass(frozen=True, slots=True)
@@ -642,7 +643,6 @@ class Release:
     """What may leave. Only ``gate.release`` makes one."""
 
     outputs: tuple[Output, ...] = field(repr=False)
-    facts: Mapping[str, str]
 
 
 # --- catalogue ----------------------------------------------------------------------------------------------------------
@@ -779,6 +779,13 @@ class Acceptance:
     plan_digest: Digest
     commitment: Digest
     time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Everybody's signed acceptance."""
+
+    acceptances: tuple[Signed, ...]
 
 
 @dataclass(frozen=True, slots=True)

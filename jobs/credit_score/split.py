@@ -31,7 +31,7 @@ from sandbox.catalog.schema import FieldType, Schema, schema_bytes
 PEOPLE: Final = 60_000  # rows of the operator
 SHARED: Final = 0.8  # of the bank's customers
 NOISE: Final = 0.15  # deviation of the factor that a filler's amounts and percentages are multiplied by
-JITTER: Final = 0.2  # share of a filler's counts that move by one
+JITTER: Final = 0.2  # share of a filler's counts above zero that move by one
 
 _Rows = npt.NDArray[np.int64]
 
@@ -93,7 +93,8 @@ def _blur(source: pa.Table, rows: _Rows, random: np.random.Generator) -> pa.Tabl
         real = source[record.name].to_numpy().astype(np.float64)
         drawn = real[rows]
         if record.unit == "count":
-            drawn += random.choice((-1.0, 0.0, 1.0), len(rows), p=(JITTER / 2, 1 - JITTER, JITTER / 2))
+            moves = random.choice((-1.0, 0.0, 1.0), len(rows), p=(JITTER / 2, 1 - JITTER, JITTER / 2))
+            drawn += np.where(drawn > 0, moves, 0.0)  # what is rare in the source stays rare
         else:
             drawn *= np.exp(NOISE * random.standard_normal(len(rows)))
         places = 1 if record.type is FieldType.DECIMAL else 0

@@ -22,6 +22,8 @@ from sandbox.audit.tables import audit_checkpoint, audit_leaf, audit_node
 from sandbox.crypto.sm3 import sm3
 from sandbox.errors import IntegrityFailed
 
+Heads = dict[int, list[Checkpoint]]  # by size
+
 BATCH = 1024  # entries held in memory at a time
 
 
@@ -46,15 +48,14 @@ def check(
         IntegrityFailed: naming the first entry, node or checkpoint that is wrong.
     """
     keys = (verifier, *retired)
-    elsewhere = [_verified(note, keys, "seen elsewhere") for note in seen]
+    elsewhere = _by_size([_verified(note, keys, "seen elsewhere") for note in seen])
     grown = _Grown()
-    signed = _signed_heads(conn, keys, -1, 0)
-    checked = _compare(grown, [*signed, *elsewhere])
+    checked = _compare(grown, _signed_heads(conn, keys, -1, 0))
+    _compare(grown, elsewhere)
     for rows in _batches(conn):
         begin, end = grown.size, grown.size + len(rows)
         nodes = _stored_nodes(conn, begin, end)
         signed = _signed_heads(conn, keys, begin, end)
-        heads = {head.size for head in [*signed, *elsewhere]}
         for index, leaf, job_id in rows:
             if index != grown.size:
                 raise IntegrityFailed(f"audit log: entry {grown.size} is missing")
@@ -63,9 +64,8 @@ def check(
                     raise IntegrityFailed(f"audit log: entry {index} does not match node {at} of level {level}")
             if job_of is not None and job_of(leaf) != job_id:
                 raise IntegrityFailed(f"audit log: entry {index} is filed under another job than its own")
-            if grown.size in heads:
-                checked += _compare(grown, signed)
-                _compare(grown, elsewhere)
+            checked += _compare(grown, signed)
+            _compare(grown, elsewhere)
     _check_nothing_beyond(conn, grown.size, checked, elsewhere)
 
 
@@ -89,23 +89,30 @@ class _Grown:
         return self._newest[level]  # appending and the root of the present size ask for the newest only
 
 
-def _compare(grown: _Grown, heads: Sequence[Checkpoint]) -> int:
+def _compare(grown: _Grown, heads: Heads) -> int:
     """Compare those ``heads`` that are of the present size with the tree, and return how many they are."""
-    due = [head for head in heads if head.size == grown.size]
+    due = heads.get(grown.size, [])
     if any(head.root != grown.root() for head in due):
         raise IntegrityFailed(f"audit log: the checkpoint of size {grown.size} does not match the entries")
     return len(due)
 
 
-def _signed_heads(conn: Connection, keys: Sequence[VerifierKey], after: int, until: int) -> list[Checkpoint]:
+def _by_size(heads: Sequence[Checkpoint]) -> Heads:
+    found: Heads = {}
+    for head in heads:
+        found.setdefault(head.size, []).append(head)
+    return found
+
+
+def _signed_heads(conn: Connection, keys: Sequence[VerifierKey], after: int, until: int) -> Heads:
     size = audit_checkpoint.c.size
     heads = []
     for row in _rows(conn, select(audit_checkpoint).where(size > after, size <= until).order_by(size)):
-        head = _verified(bytes(row.note), keys, f"of size {row.size}")
+        head = _verified(row.note, keys, f"of size {row.size}")
         if head.size != row.size or len(split_note(row.note)[1]) != 1:
             raise IntegrityFailed(f"audit log: the checkpoint of size {row.size} is a note of size {head.size}")
         heads.append(head)
-    return heads
+    return _by_size(heads)
 
 
 def _verified(note: bytes, keys: Sequence[VerifierKey], what: str) -> Checkpoint:
@@ -131,27 +138,31 @@ def _stored_nodes(conn: Connection, begin: int, end: int) -> dict[tuple[int, int
     level, at, digest = audit_node.c.level, audit_node.c.index, audit_node.c.hash
     for height in range(end.bit_length()):
         statement = select(at, digest).where(level == height, at >= begin >> height, at < end >> height)
-        nodes.update({(height, row[0]): bytes(row[1]) for row in _rows(conn, statement)})
+        nodes.update({(height, row[0]): row[1] for row in _rows(conn, statement)})
     return nodes
 
 
-def _check_nothing_beyond(conn: Connection, size: int, checked: int, elsewhere: Sequence[Checkpoint]) -> None:
+def _check_nothing_beyond(conn: Connection, size: int, checked: int, elsewhere: Heads) -> None:
     due = sum(size >> height for height in range(size.bit_length()))
     if _rows(conn, select(func.count()).select_from(audit_node))[0][0] != due:
         raise IntegrityFailed(f"audit log: {size} entries, but nodes of more: the last entries were dropped")
     if _rows(conn, select(func.count()).select_from(audit_checkpoint))[0][0] != checked or any(
-        head.size > size for head in elsewhere
+        at > size for at in elsewhere
     ):
         raise IntegrityFailed(f"audit log: {size} entries, but a checkpoint of more: the last entries were dropped")
 
 
 def _rows(conn: Connection, statement: Select[*tuple[Any, ...]]) -> list[Row[*tuple[Any, ...]]]:
     """Return all rows; what is stored but cannot be read is damage, and named without its content."""
+    types = [column.type.python_type for column in statement.selected_columns]
     try:
-        return list(conn.execute(statement))
+        rows = list(conn.execute(statement))
     except OperationalError as error:
         if "decode" in str(error.orig):
             raise IntegrityFailed("audit log: a text in the database is not UTF-8") from None
         raise
-    except (DatabaseError, TypeError):
+    except DatabaseError:
         raise IntegrityFailed("audit log: the database is damaged") from None
+    if any(type(value) is not expected for row in rows for value, expected in zip(row, types, strict=True)):
+        raise IntegrityFailed("audit log: a cell of the database is not of its column's type")
+    return rows

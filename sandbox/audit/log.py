@@ -85,6 +85,8 @@ def for_job(conn: Connection, job_id: str) -> list[tuple[int, bytes]]:
 
 def inclusion(conn: Connection, index: int, size: int) -> list[bytes]:
     """Return the proof that entry ``index`` is in the log of ``size`` entries."""
+    if index < 0:
+        raise NotFound("audit log: entries are counted from 0")
     _need_past(conn, index + 1, size)
     return merkle.inclusion_path(index, size, _reader(conn), sm3)
 

@@ -2,7 +2,7 @@
 
     python verify_receipt.py RECEIPT TRUST [REQUIRED]
 
-Needs Python 3.8 or newer and the ``openssl`` program, 3.0 or newer; imports nothing else. Copy this one file.
+Needs Python 3.9 or newer and the ``openssl`` program, 3.0 or newer; imports nothing else. Copy this one file.
 
 TRUST is a text file that you wrote from sources you trust, one key a line (empty lines and lines with # are skipped):
 
@@ -27,11 +27,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import Tuple
 
 LIMIT = 2**63  # indexes, sizes and times stay below
 MAX_RECEIPT = 147456  # bytes
-Key = Tuple[bytes, bytes]  # name, 65-byte public key
+Key = tuple[bytes, bytes]  # name, 65-byte public key
 NAME = rb"[!-*,-~]{1,200}"  # visible ASCII without plus
 RECEIPT = re.compile(
     rb"c2sp\.org/tlog-proof@v1\nextra ([A-Za-z0-9+/]+={0,2})\nindex (0|[1-9][0-9]{0,18})\n"

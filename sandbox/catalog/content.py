@@ -40,13 +40,13 @@ class ContentHash:
             self._schema.fields, batch.columns, self._columns, strict=True
         ):
             valid = column.is_valid().cast(pa.uint8()).to_numpy(zero_copy_only=False)
-            presence.update(valid.data)
+            presence.update(valid.tobytes())
             if field.type is FieldType.STRING:
-                sizes, text = _text(column, valid)
-                lengths.update(sizes.data)
+                sizes, text = _text(column)
+                lengths.update(sizes.tobytes())
                 values.update(text)
             else:
-                values.update(_numbers(column, field.type, valid).data)
+                values.update(_numbers(column, field.type, valid).tobytes())
         self.rows += batch.num_rows
 
     def digest(self) -> bytes:
@@ -59,15 +59,15 @@ class ContentHash:
         return tagged("content", b"".join(parts))
 
 
-def _text(column: pa.Array, valid: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.int32], memoryview | bytes]:
+def _text(column: pa.Array) -> tuple[npt.NDArray[np.int32], bytes]:
     if not len(column):
         return np.empty(0, dtype="<i4"), b""
     if column.null_count:
         column = column.fill_null("")  # what lies under a missing value is anything
     _, offsets, data = column.buffers()
     places = np.frombuffer(offsets, "<i4", len(column) + 1, column.offset * 4)
-    text = memoryview(data)[places[0] : places[-1]] if data is not None else b""
-    return np.ascontiguousarray(np.diff(places)), text
+    text = bytes(memoryview(data)[places[0] : places[-1]]) if data is not None else b""
+    return np.diff(places), text
 
 
 def _numbers(column: pa.Array, type_: FieldType, valid: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:

@@ -75,6 +75,4 @@ def parse_manifest(data: bytes) -> Manifest:
             ),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise IntegrityFailed(
-            "a manifest authenticates but is of another format: written by another version?"
-        ) from None
+        raise IntegrityFailed("the manifest authenticates but has another format") from None

@@ -21,7 +21,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -135,6 +135,22 @@ class DatasetVersion:
     created: datetime
     licence: str
     retention_days: int
+
+
+class VersionLike(Protocol):
+    """What sealing needs to know of a version; a ``DatasetVersion`` has it."""
+
+    @property
+    def code(self) -> str:
+        """The registration code."""
+
+    @property
+    def version(self) -> int:
+        """1 for the first."""
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of its rows."""
 
 
 def schema_bytes(schema: Schema) -> bytes:

@@ -15,12 +15,14 @@ Reveals:   to whoever reads the disk: rows, columns, types, sizes, and how well 
 Shapes:    chunks of at most 65536 rows; wrapped key = 12-byte nonce, then SM4-GCM of the key (44 bytes in all).
            A version is written into ``.sealing-*`` beside its place and renamed when everything is on disk; a crash
            leaves only that, and ``sweep`` removes it.
-Errors:    ``IntegrityFailed`` if anything on disk is not what was sealed; ``AlreadyExists``; ``NotFound``.
+Errors:    ``IntegrityFailed`` if anything on disk is not what was sealed; ``AlreadyExists``; ``NotFound``;
+           ``Unavailable`` if the disk is full or refuses.
 Not here:  the wrapped keys and the catalogue's rows (store), the receipt of a destruction (audit).
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hmac
 import os
@@ -30,44 +32,46 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from sandbox.catalog.chunks import (
+    chunk_digest,
+    cut_chunks,
+    read_chunk,
+    read_file,
+    sync_directory,
+    write_chunk,
+    write_file,
+)
 from sandbox.catalog.content import ContentHash
 from sandbox.catalog.manifest import Chunk, Manifest, manifest_bytes, parse_manifest
 from sandbox.catalog.registration import check_code
-from sandbox.catalog.schema import ARROW, Schema, schema_digest
-from sandbox.crypto.sm3 import hkdf, hmac_sm3, tagged
-from sandbox.crypto.sm4 import KEY_SIZE, NONCE_SIZE, seal, unseal
-from sandbox.errors import AlreadyExists, IntegrityFailed, InvalidSpec, NotFound
+from sandbox.catalog.schema import ARROW, VersionLike, schema_digest
+from sandbox.catalog.vault_keys import chunk_context, manifest_mac, unwrap, wrap
+from sandbox.crypto.sm4 import KEY_SIZE
+from sandbox.errors import AlreadyExists, IntegrityFailed, InvalidSpec, NotFound, Unavailable
 
-CHUNK_ROWS = 65536
-SALT = 32  # bytes before every chunk
 MANIFEST, MAC = "manifest.json", "manifest.mac"
+__all__ = [
+    "DestroyReceiptFacts",
+    "Sealed",
+    "destroy",
+    "open_version",
+    "read_manifest",
+    "seal_version",
+    "sweep",
+    "unwrap",
+    "version_dir",
+]
+
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _UNFINISHED = re.compile(r"\.(sealing|destroying)-[0-9a-f]{16}")
-
-
-class VersionLike(Protocol):
-    """What sealing needs to know of a version; a ``DatasetVersion`` has it."""
-
-    @property
-    def code(self) -> str:
-        """The registration code."""
-
-    @property
-    def version(self) -> int:
-        """1 for the first."""
-
-    @property
-    def schema(self) -> Schema:
-        """The columns of its rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A version that is safely on disk; it is lost unless the caller stores ``wrapped_key``."""
+    """A version that is safely on disk. If its ``wrapped_key`` was never stored, ``destroy`` it and seal again."""
 
     manifest: Manifest
     wrapped_key: bytes
@@ -100,20 +104,20 @@ def seal_version(vault_dir: Path, node_key: bytes, meta: VersionLike, batches: I
         raise AlreadyExists(f"version {meta.version} of {meta.code} is sealed already")
     key = secrets.token_bytes(KEY_SIZE)
     wrapped = wrap(node_key, key, meta.code, meta.version)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     work = place.parent / f".sealing-{secrets.token_hex(8)}"
-    work.mkdir(mode=0o700)
+    try:
+        vault_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        work.mkdir(mode=0o700)
+    except OSError as error:
+        raise Unavailable(f"{work} cannot be made ({error.strerror})") from None
     lock = os.open(work, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tells ``sweep`` that somebody is still at work; ends with the process
         manifest = _write_version(work, key, meta, batches)
         os.fsync(lock)
-        try:
-            work.rename(place)
-        except OSError:
-            raise AlreadyExists(f"version {meta.version} of {meta.code} was sealed meanwhile") from None
-        _sync(place.parent)
-        _sync(vault_dir)
+        _publish(work, place)
+        sync_directory(vault_dir)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
@@ -135,16 +139,10 @@ def open_version(
     types = dict(manifest.columns)
     if columns is not None and (not columns or not set(columns) <= types.keys() or len(set(columns)) < len(columns)):
         raise InvalidSpec("the columns to read are none, not in this version, or one is named twice")
-    names = list(types if columns is None else columns)
-    expected = pa.schema([pa.field(name, ARROW[types[name]]) for name in names])
+    wanted = pa.schema([pa.field(name, ARROW[types[name]]) for name in (types if columns is None else columns)])
     for index, chunk in enumerate(manifest.chunks):
-        plaintext = _open_chunk(version_dir, version_key, manifest, index)
-        # It is what we wrote: a failure from here on is this program's or the library's, not the disk's.
-        table = pq.read_table(pa.BufferReader(plaintext), columns=names, use_threads=False).select(names)
-        batch = table.combine_chunks().to_batches()[0]
-        if batch.num_rows != chunk.rows or not batch.schema.equals(expected):
-            raise IntegrityFailed(f"chunk {index} of {version_dir} holds other rows than its manifest says")
-        yield batch
+        context = chunk_context(manifest.code, manifest.version, index, last=index == len(manifest.chunks) - 1)
+        yield read_chunk(version_dir / chunk_name(index), version_key, context, chunk, wanted)
 
 
 def read_manifest(version_dir: Path, version_key: bytes) -> Manifest:
@@ -154,15 +152,14 @@ def read_manifest(version_dir: Path, version_key: bytes) -> Manifest:
         NotFound: there is no such directory.
         IntegrityFailed: it is not what was sealed.
     """
-    if not version_dir.is_dir():
-        raise NotFound(f"{version_dir} is not there")
-    data, mac = _read(version_dir / MANIFEST), _read(version_dir / MAC)
-    if not hmac.compare_digest(mac, _mac(version_key, data)):
+    _check_place(version_dir)
+    data, mac = read_file(version_dir / MANIFEST), read_file(version_dir / MAC)
+    if not hmac.compare_digest(mac, manifest_mac(version_key, data)):
         raise IntegrityFailed(f"the manifest of {version_dir} does not authenticate")
     manifest = parse_manifest(data)
     if (manifest.code, str(manifest.version)) != (version_dir.parent.name, version_dir.name):
         raise IntegrityFailed(f"{version_dir} holds another version than its name says")
-    expected = {MANIFEST, MAC} | {_chunk_name(index) for index in range(len(manifest.chunks))}
+    expected = {MANIFEST, MAC} | {chunk_name(index) for index in range(len(manifest.chunks))}
     if {entry.name for entry in version_dir.iterdir()} != expected:
         raise IntegrityFailed(f"{version_dir} lacks files or has some that do not belong there")
     return manifest
@@ -176,13 +173,12 @@ def destroy(version_dir: Path, version_key: bytes | None) -> DestroyReceiptFacts
     Raises:
         NotFound: there is no such version.
     """
+    _check_place(version_dir)
     try:
         manifest = read_manifest(version_dir, version_key) if version_key is not None else None
     except IntegrityFailed:
         manifest = None
-    if not version_dir.is_dir():
-        raise NotFound(f"{version_dir} is not there")
-    present = sorted(version_dir.glob("chunk-*.sealed"))
+    present = sorted(path for path in version_dir.glob("chunk-*.sealed") if path.is_file())
     facts = DestroyReceiptFacts(
         code=version_dir.parent.name,
         version=int(version_dir.name),
@@ -190,24 +186,27 @@ def destroy(version_dir: Path, version_key: bytes | None) -> DestroyReceiptFacts
         rows=manifest.rows if manifest else 0,
         chunk_digests=tuple(chunk.digest for chunk in manifest.chunks)
         if manifest
-        else tuple(tagged("chunk", _read(path)) for path in present),
+        else tuple(chunk_digest(read_file(path)) for path in present),
         verified=manifest is not None,
     )
     gone = version_dir.parent / f".destroying-{secrets.token_hex(8)}"
     version_dir.rename(gone)  # from here on nobody opens it; ``sweep`` finishes what a crash leaves
-    _sync(version_dir.parent)
+    sync_directory(version_dir.parent)
     shutil.rmtree(gone)
-    _sync(version_dir.parent)
+    sync_directory(version_dir.parent)
     return facts
 
 
 def sweep(vault_dir: Path) -> int:
-    """Remove what crashed sealings and destructions left; return how many. Sealings under way are left alone."""
+    """Remove what crashed sealings and destructions left; return how many; for the start of a node.
+
+    Sealings under way are left alone.
+    """
     swept = 0
     for left in sorted(vault_dir.glob("*/.*")):
         if not _UNFINISHED.fullmatch(left.name):
             continue
-        lock = os.open(left, os.O_RDONLY)
+        lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left)
@@ -219,24 +218,6 @@ def sweep(vault_dir: Path) -> int:
     return swept
 
 
-def wrap(node_key: bytes, version_key: bytes, code: str, version: int) -> bytes:
-    """Seal the key of a version under the node's."""
-    nonce = secrets.token_bytes(NONCE_SIZE)
-    return nonce + seal(node_key, nonce, version_key, _context("vault-key", code, str(version)))
-
-
-def unwrap(node_key: bytes, wrapped: bytes, code: str, version: int) -> bytes:
-    """Return the key of a version.
-
-    Raises:
-        IntegrityFailed: it was wrapped under another key, for another version, or changed.
-    """
-    if len(wrapped) <= NONCE_SIZE:
-        raise IntegrityFailed("a wrapped key is too short")
-    context = _context("vault-key", code, str(version))
-    return unseal(node_key, wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], context)
-
-
 def version_dir(vault_dir: Path, code: str, version: int) -> Path:
     """Return where a version lies."""
     check_code(code)  # besides, keeps it from leading out of the vault
@@ -245,17 +226,37 @@ def version_dir(vault_dir: Path, code: str, version: int) -> Path:
     return vault_dir / code / str(version)
 
 
+def _check_place(version_dir: Path) -> None:
+    """Refuse directories that cannot be a version's: destroying one by mistake would be no small one."""
+    try:
+        check_code(version_dir.parent.name)
+    except InvalidSpec:
+        raise NotFound(f"{version_dir} is not a version of a dataset") from None
+    if not _VERSION.fullmatch(version_dir.name) or not version_dir.is_dir():
+        raise NotFound(f"{version_dir} is not there")
+
+
 def _write_version(work: Path, key: bytes, meta: VersionLike, batches: Iterator[pa.RecordBatch]) -> Manifest:
     content = ContentHash(meta.schema)
+
+    def hashed() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            content.update(batch)
+            yield batch
+
+    def write(index: int, rows: pa.RecordBatch, last: bool) -> Chunk:
+        context = chunk_context(meta.code, meta.version, index, last)
+        return write_chunk(work / chunk_name(index), key, context, rows, unique=meta.schema.key)
+
     chunks: list[Chunk] = []
     waiting: pa.RecordBatch | None = None  # one chunk behind, because the last one is marked as such
-    for batch in _rebatched(batches, content):
+    for rows in cut_chunks(hashed()):
         if waiting is not None:
-            chunks.append(_write_chunk(work, key, meta, len(chunks), waiting, last=False))
-        waiting = batch
+            chunks.append(write(len(chunks), waiting, last=False))
+        waiting = rows
     if waiting is None:
         raise InvalidSpec("there are no rows to seal")
-    chunks.append(_write_chunk(work, key, meta, len(chunks), waiting, last=True))
+    chunks.append(write(len(chunks), waiting, last=True))
     manifest = Manifest(
         code=meta.code,
         version=meta.version,
@@ -267,92 +268,21 @@ def _write_version(work: Path, key: bytes, meta: VersionLike, batches: Iterator[
         chunks=tuple(chunks),
     )
     data = manifest_bytes(manifest)
-    _write(work / MANIFEST, data)
-    _write(work / MAC, _mac(key, data))
+    write_file(work / MANIFEST, data)
+    write_file(work / MAC, manifest_mac(key, data))
     return manifest
 
 
-def _rebatched(batches: Iterator[pa.RecordBatch], content: ContentHash) -> Iterator[pa.RecordBatch]:
-    """Yield the same rows in batches of ``CHUNK_ROWS``, the last one shorter, after hashing them."""
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        content.update(batch)
-        while count + batch.num_rows >= CHUNK_ROWS:
-            head = batch.slice(0, CHUNK_ROWS - count)
-            yield pa.concat_batches([*held, head])
-            held, count, batch = [], 0, batch.slice(head.num_rows)
-        if batch.num_rows:
-            held.append(batch)
-            count += batch.num_rows
-    if held:
-        yield pa.concat_batches(held)
-
-
-def _write_chunk(work: Path, key: bytes, meta: VersionLike, index: int, rows: pa.RecordBatch, *, last: bool) -> Chunk:
-    sink = pa.BufferOutputStream()
-    names = meta.schema.names
-    # Keys all differ: a dictionary of them would only be thrown away. Statistics would copy values for nobody.
-    repeated = [name for name in names if name not in meta.schema.key]
-    pq.write_table(
-        pa.Table.from_batches([rows]), sink, compression="zstd", use_dictionary=repeated, write_statistics=False
-    )
-    salt = secrets.token_bytes(SALT)
-    chunk_key, nonce = _chunk_key(key, salt)
-    plaintext = sink.getvalue().to_pybytes()
-    data = salt + seal(chunk_key, nonce, plaintext, _chunk_context(meta.code, meta.version, index, last))
-    _write(work / _chunk_name(index), data)
-    return Chunk(rows=rows.num_rows, size=len(data), digest=tagged("chunk", data))
-
-
-def _open_chunk(version_dir: Path, version_key: bytes, manifest: Manifest, index: int) -> bytes:
-    data = _read(version_dir / _chunk_name(index))
-    if len(data) != manifest.chunks[index].size or len(data) <= SALT:
-        raise IntegrityFailed(f"chunk {index} of {version_dir} is longer or shorter than it was")
-    chunk_key, nonce = _chunk_key(version_key, data[:SALT])
-    last = index == len(manifest.chunks) - 1
-    return unseal(chunk_key, nonce, data[SALT:], _chunk_context(manifest.code, manifest.version, index, last))
-
-
-def _chunk_key(version_key: bytes, salt: bytes) -> tuple[bytes, bytes]:
-    derived = hkdf(version_key, salt, b"sandbox/v1/vault-chunk", KEY_SIZE + NONCE_SIZE)
-    return derived[:KEY_SIZE], derived[KEY_SIZE:]
-
-
-def _mac(version_key: bytes, manifest: bytes) -> bytes:
-    return hmac_sm3(hkdf(version_key, b"", b"sandbox/v1/vault-manifest", 32), manifest)
-
-
-def _chunk_context(code: str, version: int, index: int, last: bool) -> bytes:
-    return _context("vault-chunk", code, str(version), str(index), "last" if last else "more")
-
-
-def _context(*parts: str) -> bytes:
-    """Return the parts, each after its length as 4 bytes: no two lists of parts give the same bytes."""
-    return b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-
-
-def _chunk_name(index: int) -> str:
-    return f"chunk-{index:05d}.sealed"
-
-
-def _read(path: Path) -> bytes:
+def _publish(work: Path, place: Path) -> None:
     try:
-        return path.read_bytes()
+        work.rename(place)
     except OSError as error:
-        raise IntegrityFailed(f"{path} cannot be read ({error.strerror})") from None
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise AlreadyExists(f"{place} was sealed meanwhile") from None
+        raise Unavailable(f"{place} cannot be written ({error.strerror})") from None
+    sync_directory(place.parent)
 
 
-def _write(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def chunk_name(index: int) -> str:
+    """Return the name of the file that holds a chunk."""
+    return f"chunk-{index:05d}.sealed"

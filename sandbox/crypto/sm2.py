@@ -24,7 +24,7 @@ from typing import Final, NoReturn
 
 from sandbox.crypto import der, libcrypto
 from sandbox.crypto.sm3 import tagged
-from sandbox.errors import InvalidSpec
+from sandbox.errors import IntegrityFailed, InvalidSpec
 
 SIGNER_ID: Final = b"1234567812345678"  # GM/T 0009-2012, 10: the id where none is agreed
 
@@ -114,8 +114,8 @@ class PublicKey:
             raise InvalidSpec("SM2 cannot encrypt nothing")
         while True:
             ciphertext = libcrypto.encrypt(_native(self.point), plaintext)
-            # GB/T 32918.4, 6.1 A5: an all-zero mask must be drawn again. OpenSSL 3.0 does not, and shows a
-            # one-byte plaintext in one ciphertext of 256.
+            # GB/T 32918.4, 6.1 A5: an all-zero mask must be drawn again. OpenSSL does so since 2024; before, one
+            # ciphertext in 256 showed a one-byte plaintext.
             if not ciphertext.endswith(plaintext):
                 return ciphertext
 
@@ -168,7 +168,9 @@ class PrivateKey:
         Raises:
             IntegrityFailed: it was not encrypted to this key, was changed, or is not in DER.
         """
-        der.decode_ciphertext(ciphertext)
+        x, y, *_ = der.decode_ciphertext(ciphertext)
+        if x >= _P or y >= _P:  # OpenSSL would reduce them: a second encoding of the same ciphertext
+            raise IntegrityFailed("a coordinate of an SM2 ciphertext is not less than the prime of the curve")
         return libcrypto.decrypt(self._handle, ciphertext)
 
     def agree(self, peer: PublicKey) -> bytes:

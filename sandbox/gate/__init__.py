@@ -1,0 +1,1 @@
+"""The output gate: nothing leaves because somebody forgot to look."""

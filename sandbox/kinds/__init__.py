@@ -1,0 +1,13 @@
+"""The job kinds: one module each, found by the enumeration on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sandbox.kinds import psi, score, train
+from sandbox.kinds.kind import Kind, Task
+from sandbox.model import JobKind, RawResult
+
+KINDS: Mapping[JobKind, Kind] = {JobKind.PSI: psi.KIND, JobKind.TRAIN: train.KIND, JobKind.SCORE: score.KIND}
+
+__all__ = ["KINDS", "Kind", "Task"]

@@ -8,13 +8,12 @@ Security:  an encoder never leaves its side: it holds quantiles, levels and, at 
            level. ``fit`` reads training rows only; ``transform`` treats every row by itself.
 Reveals:   nothing by itself. What the parties agree on is the width.
 Shapes:    a number (integer, decimal, floating): log1p where the training rows are non-negative and skewed by more
-           than 1, or as the caller says; clipped to the 0.5 % and 99.5 % quantiles; mean 0, deviation 1. Missing: the
-           median.
-           A category (text, truth value) where labels are held: its weight of evidence in units of log-odds, positive
-           for more defaults, around its mean and not scaled, so that a ridge holds back categories that say little.
-           A category elsewhere: one indicator for each of the 8 most frequent levels, mean 0, deviation 1.
+           than 1, or as the caller says; clipped to its 0.5 % and 99.5 % quantiles; missing: the median.
+           A category (text, truth value) where labels are held: its weight of evidence, positive for more defaults.
+           A category elsewhere: one indicator for each of the 8 most frequent levels.
            A missing category, an unseen one or one of fewer than 10 training rows is neutral: 0 in all its features.
-Units:     deviations, and log-odds.
+           Every feature has mean 0 and deviation 1 among the training rows, or is 0 throughout if they are all alike.
+Units:     standard deviations among the training rows.
 Errors:    ``InvalidSpec`` names the column, never a value.
 Not here:  which rows are held out (``holdout``), reading the table, the model.
 """
@@ -120,14 +119,12 @@ class Encoder:
 
     parts: tuple[Part, ...]
 
-    @property
     def columns(self) -> tuple[str, ...]:
-        """The columns it reads."""
+        """Return the columns it reads."""
         return tuple(part.column for part in self.parts)
 
-    @property
     def names(self) -> tuple[str, ...]:
-        """The names of the features, for this side's eyes."""
+        """Return the names of the features, for this side's eyes: they hold levels."""
         names: list[str] = []
         for part in self.parts:
             levels = part.levels if isinstance(part, Indicators) else None
@@ -238,7 +235,9 @@ def _fit_evidence(name: str, column: pa.ChunkedArray, bad: Mask) -> Evidence:
     rate = bad.mean()
     shrunk = (defaults + SHRINK * rate) / (rows + SHRINK)
     weights = np.log(shrunk / (1 - shrunk)) - np.log(rate / (1 - rate))
-    weights -= weights @ rows / max(rows.sum(), 1)
+    share = rows / max(rows.sum(), 1)
+    weights -= weights @ share
+    weights *= 0.0 if (spread := np.sqrt(weights**2 @ share)) <= 1e-9 else 1 / spread
     return Evidence(name, levels, tuple(weights.tolist()))
 
 

@@ -1,9 +1,10 @@
 """Which rows stay out of training: the same share of every class, chosen by a seed.
 
 Source:    simple random sampling within each class (stratified sampling).
-Security:  the seed must be the label holder's secret, 16 random bytes or more, even after the job. The mask alone says
-           nothing about a row, but who holds mask *and* seed can tell which labels fit them. A commitment to the seed
-           is harmless, and proves afterwards that the split was not picked among many.
+Security:  the seed must be the label holder's secret, also after the job. By itself the mask says nothing about a
+           row; with the seed it does, because the classes are cut at different places of the same order, and the rows
+           between the cuts give their labels away. So a seed that others know, such as one in a spec, must be mixed
+           with a secret first: ``hmac_sm3(secret, seed)``.
 Reveals:   to whom the mask is sent: how many rows are held out. To nobody: a label.
 Shapes:    ``labels`` are 0/1 or boolean, one a row; of a class of n rows, ``round(fraction * n)`` are held out, but at
            least one, and at least one is left. The row keys are raw PCG64 output, so a mask never depends on numpy's
@@ -42,7 +43,7 @@ def holdout(labels: npt.NDArray[np.generic], seed: bytes, fraction: float = 0.2)
         if len(rows) < 2:
             raise InvalidSpec("a class has fewer than two rows: there is nothing to hold out")
         count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        held[rows[np.argsort(keys[rows], kind="stable")[:count]]] = True
+        held[rows[np.argsort(keys[:len(rows)], kind="stable")[:count]]] = True
     return held
 
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, Reveal
+from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal
 from sandbox.workspace import Channel, Workspace
 
 
@@ -62,15 +62,6 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a stage leaves for the node: numbers for the gate, and numbers or names of artefacts that may become outputs."""
-
-    gate_inputs: Mapping[str, int]
-    figures: Mapping[str, float]
-    tables: Mapping[str, str]  # output name -> artefact name
-
-
-@dataclass(frozen=True, slots=True)
 class Kind:
     """One job kind."""
 
@@ -79,5 +70,5 @@ class Kind:
     engines: Callable[[JobSpec], tuple[str, ...]]  # acceptable ones, best first
     reveals: Callable[[JobSpec, Mapping[PartyRole, str], str], tuple[Reveal, ...]]
     shares: Callable[[Plan], Mapping[str, tuple[str, ...]]]  # receiving party -> parties that each send it a share
-    compute: Callable[[Task], Done]
-    finish: Callable[[Task], Done]
+    compute: Callable[[Task], RawResult]
+    finish: Callable[[Task], RawResult]

@@ -69,7 +69,8 @@ def read(path: Path, digests: Digests) -> Positions:
 def checksum(path: Path) -> str:
     """Return a sum over the digests in an answer that is equal for equal sets, in whatever order."""
     words = np.ascontiguousarray(lines_of(path)[:, :32]).view("<u8")
-    return words.sum(axis=0, dtype=np.uint64).astype("<u8").tobytes().hex()
+    total: bytes = words.sum(axis=0, dtype=np.uint64).astype("<u8").tobytes()
+    return total.hex()
 
 
 def lines_of(path: Path) -> NDArray[np.uint8]:

@@ -107,6 +107,12 @@ class Acceptance(_message.Message):
     time_ms: int
     def __init__(self, party: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., commitment: _Optional[bytes] = ..., time_ms: _Optional[int] = ...) -> None: ...
 
+class Start(_message.Message):
+    __slots__ = ("acceptances",)
+    ACCEPTANCES_FIELD_NUMBER: _ClassVar[int]
+    acceptances: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
+    def __init__(self, acceptances: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
+
 class Terms(_message.Message):
     __slots__ = ("content_hash", "rows", "nonce")
     CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,139 @@
+"""What a submitter asks for, built from plain values: job specs, consent tokens, and the sealed inputs about one person.
+
+Source:    the commitment to a person is SM3(32 random bytes ‖ id in UTF-8); the input that opens it is sealed to each
+           data owner under AAD = SM3("sandbox/v1/applicant\\0" ‖ commitment).
+Security:  a person's id stands in no spec and in no log: only in the sealed inputs and in the consent token.
+Units:     deadlines in seconds, the ridge penalty in millionths.
+Errors:    ``InvalidSpec`` for what no node would accept; nodes check everything again.
+Not here:  reading files (``documents``), sending (``client``).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sandbox import signed, wire
+from sandbox.crypto.envelope import seal_to
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.crypto.sm3 import sm3, tagged
+from sandbox.errors import InvalidSpec
+from sandbox.keyring import Person, public_key
+from sandbox.model import (
+    ApplicantInput,
+    ApplicantScore,
+    BatchScore,
+    ConsentToken,
+    DatasetRef,
+    JobSpec,
+    PeerCard,
+    PsiEngine,
+    PsiSpec,
+    ScoreScope,
+    ScoreSpec,
+    SealedInput,
+    Signed,
+    TrainSpec,
+)
+
+STEPS = 60
+HOLDOUT_PERCENT = 20
+L2_MICRO = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Applicant:
+    """One person to be scored: the id, the person's consent, and the nodes that own the data."""
+
+    subject_id: str = field(repr=False)
+    consent: Signed = field(repr=False)
+    parties: tuple[PeerCard, ...]
+
+
+def align(
+    scenario_digest: bytes,
+    left: DatasetRef,
+    right: DatasetRef,
+    engine: PsiEngine = PsiEngine.AUTO,
+    *,
+    request_id: str = "",
+    deadline_s: int = 0,
+) -> JobSpec:
+    """Return the spec of an alignment of two datasets."""
+    return JobSpec(request_id or new_request_id(), scenario_digest, PsiSpec(left, right, engine), deadline_s)
+
+
+def train(
+    scenario_digest: bytes,
+    alignment: str,
+    *,
+    steps: int = STEPS,
+    holdout_percent: int = HOLDOUT_PERCENT,
+    seed: bytes = b"",
+    l2_micro: int = L2_MICRO,
+    request_id: str = "",
+    deadline_s: int = 0,
+) -> JobSpec:
+    """Return the spec of a training run over an alignment; without a seed the hold-out is a fresh one."""
+    kind = TrainSpec(alignment, steps, holdout_percent, seed or secrets.token_bytes(16), l2_micro)
+    return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
+
+
+def score(
+    scenario_digest: bytes,
+    model: str,
+    scope: ScoreScope = ScoreScope.HOLDOUT,
+    *,
+    request_id: str = "",
+    deadline_s: int = 0,
+) -> JobSpec:
+    """Return the spec of a batch of scores."""
+    kind = ScoreSpec(model, BatchScore(scope))
+    return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
+
+
+def score_applicant(
+    scenario_digest: bytes, model: str, applicant: Applicant, *, request_id: str = "", deadline_s: int = 0
+) -> tuple[JobSpec, tuple[SealedInput, ...]]:
+    """Return the spec of one person's score and the inputs that go with it, sealed for each party.
+
+    Raises:
+        InvalidSpec: the consent is for somebody or something else, or there is no party.
+    """
+    token = wire.decode(ConsentToken, applicant.consent.payload)
+    if token.subject_id != applicant.subject_id or token.scenario_digest != scenario_digest:
+        raise InvalidSpec(tell="the consent is of another person, or for another scenario")
+    if not applicant.parties:
+        raise InvalidSpec(tell="an applicant's id goes to the nodes that own the data; none is named")
+    opening = secrets.token_bytes(32)
+    commitment = sm3(opening + applicant.subject_id.encode())
+    content = wire.encode(ApplicantInput(applicant.subject_id, opening, applicant.consent))
+    kind = ScoreSpec(model, ApplicantScore(commitment))
+    spec = JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
+    return spec, _seal_for(applicant.parties, content, tagged("applicant", commitment))
+
+
+def issue_consent(person: Person, subject_id: str, scenario_digest: bytes, purpose: str, valid_s: int) -> Signed:
+    """Return a token with which one person lets one call happen, signed by a key that the scenario lists as issuer."""
+    if not 1 <= valid_s <= 366 * 86400:
+        raise InvalidSpec(tell="a consent holds for 1 second to 366 days")
+    not_after_ms = signed.now_ms() + 1000 * valid_s
+    token = ConsentToken(subject_id, scenario_digest, purpose, not_after_ms, secrets.token_bytes(16))
+    issued = signed.sign(person.identity, "consent", token)
+    wire.decode(ConsentToken, issued.payload)  # the bounds every node applies
+    return issued
+
+
+def new_request_id() -> str:
+    """Return an id nobody has used; submitting again under the same id returns the same job."""
+    return secrets.token_hex(16)
+
+
+def _seal_for(parties: Sequence[PeerCard], content: bytes, aad: bytes) -> tuple[SealedInput, ...]:
+    return tuple(SealedInput(card.node_id, seal_to(sealing_key(card), content, aad)) for card in parties)
+
+
+def sealing_key(card: PeerCard) -> PublicKey:
+    """Return the key that seals to a node, after checking that the node's identity certified it."""
+    return signed.open_certified(public_key(card), "sealing", card.sealing)

@@ -1,0 +1,50 @@
+"""Would the outputs of this job be too specific? Judged on numbers, by every data owner, before anything is revealed.
+
+A pure function over the plan's rules and the gate inputs that the kind declares. It fails closed: a rule without the number it needs
+withholds. Gate inputs whose name starts with ``group.`` count people; each must reach the minimum of every rule that has one.
+
+Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sandbox.errors import OutputWithheld
+from sandbox.model import OutputClass, OutputRule, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One check that passed, for the owner's record."""
+
+    output: str
+    check: str
+    bound: int
+
+
+def judge(plan: Plan, gate_inputs: Mapping[str, int]) -> tuple[Evidence, ...]:
+    """Return the evidence that every output of the plan may be revealed, or withhold them all."""
+    if not plan.outputs:
+        raise _withheld("the plan has no outputs")
+    return tuple(evidence for rule in plan.outputs for evidence in _judge(rule, gate_inputs))
+
+
+def _judge(rule: OutputRule, gate_inputs: Mapping[str, int]) -> list[Evidence]:
+    if rule.class_ is OutputClass.ROW_CONSENTED:
+        rows = gate_inputs.get("rows")
+        if rows is None or not 1 <= rows <= rule.max_rows:
+            raise _withheld(f"{rule.name}: the number of rows is missing, zero, or above {rule.max_rows}")
+        return [Evidence(rule.name, "rows at most", rule.max_rows)]
+    groups = {name: count for name, count in gate_inputs.items() if name.startswith("group.")}
+    if rule.class_ is OutputClass.AGGREGATE and not groups:
+        raise _withheld(f"{rule.name}: no group size was given")
+    for name, count in groups.items():
+        if count < rule.min_group:
+            raise _withheld(f"{rule.name}: {name.removeprefix('group.')} is below {rule.min_group}")
+    return [Evidence(rule.name, name, rule.min_group) for name in groups]
+
+
+def _withheld(reason: str) -> OutputWithheld:
+    return OutputWithheld(reason, stage="gate")

@@ -1,0 +1,129 @@
+"""What does the joint model say about these people, or about one applicant?
+
+    left (recipient's node)                 right
+    points from own columns                 points from own columns, in whole steps
+                       <--- after all grants: right's partial points ---
+    sum, per person
+
+Reveals:  to left: right's weighted sum for each scored person, in steps of the scenario's ``score_step`` points (a score and one's own
+          part give the other part under any protocol; the step and the cap on models bound it).
+          To right: who was scored. To the recipient: the scores; and, for a batch, how well they rank, rounded.
+Units:    points: 600 at odds of 1 bad in 19, 20 points to double the odds of being good.
+Output:   "scores": one row a person; "metrics": {"auc", "rows"} of a batch, rounded.
+Security: additive partial sums of quantised values; no cryptography hides the sum itself, the gate and the grants come before it leaves.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from sandbox.errors import IntegrityFailed, InvalidSpec, OutputWithheld
+from sandbox.kinds.kind import Kind, Task
+from sandbox.kinds.train import MODEL, POSITIONS, TrainedSide
+from sandbox.model import BatchScore, JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal, ScoreScope, ScoreSpec
+from sandbox.mpc import scorecard
+from sandbox.mpc.reference import auc
+
+ENGINE = "partial-sums"
+PARTIAL = "partial"
+
+
+def compute(task: Task) -> RawResult:
+    """Turn this side's columns of the people asked about into partial points."""
+    spec = _spec(task.spec)
+    side = TrainedSide.from_json(task.artefact(spec.model, MODEL).decode())
+    rows = _rows(task, spec, side)
+    table = task.table(side.encoder.columns()).take(pa.array(rows))
+    points = scorecard.partial_points(side.encoder.transform(table), side.weights, side.intercept, scorecard.SCALE)
+    content = np.ascontiguousarray(points, "<i4").tobytes()
+    if task.role is PartyRole.LEFT:
+        task.keep(PARTIAL, content)
+    else:
+        task.keep(f"share-for-{task.party(PartyRole.LEFT)}", content)
+    return RawResult({"rows": len(rows)}, {}, {})
+
+
+def finish(task: Task) -> RawResult:
+    """At the recipient's node: add the other side's part, and judge a batch by its labels."""
+    spec = _spec(task.spec)
+    side = TrainedSide.from_json(task.artefact(spec.model, MODEL).decode())
+    mine = np.frombuffer(task.artefact(task.plan.job_id, PARTIAL), "<i4")
+    theirs = np.frombuffer(task.artefact(task.plan.job_id, f"share-from-{task.party(PartyRole.RIGHT)}"), "<i4")
+    if len(mine) != len(theirs):
+        raise IntegrityFailed("the partial scores of the two sides differ in length")
+    points = scorecard.combine([mine, theirs], scorecard.SCALE)
+    rows = _rows(task, spec, side)
+    scores = pa.table({"id": task.keys().take(pa.array(rows)), "points": pa.array(points, pa.int32())})
+    sink = io.BytesIO()
+    pq.write_table(scores, sink)
+    task.keep("scores", sink.getvalue())
+    if not isinstance(spec.subject, BatchScore):
+        return RawResult({"rows": len(rows)}, {}, {"scores": "scores"})
+    labels = task.table([side.label]).take(pa.array(rows)).column(0).to_numpy().astype(np.int64)
+    groups = {"group.scored_bad": int(labels.sum()), "group.scored_good": int(len(labels) - labels.sum())}
+    # Points fall as risk rises.
+    figures = {"auc": auc(-points.astype(np.float64), labels), "rows": float(len(rows))}
+    return RawResult({"rows": len(rows), **groups}, figures, {"scores": "scores"})
+
+
+def _rows(task: Task, spec: ScoreSpec, side: TrainedSide) -> NDArray[np.int64]:
+    """Return the positions, in this side's dataset, of the people asked about; the same sequence on both sides."""
+    if isinstance(spec.subject, BatchScore):
+        positions = np.frombuffer(task.artefact(spec.model, POSITIONS), "<i8")
+        return positions[side.held] if spec.subject.scope is ScoreScope.HOLDOUT else positions
+    same = pc.equal(task.keys(), task.subject).to_numpy(zero_copy_only=False)
+    found = np.flatnonzero(same).astype(np.int64)
+    if len(found) != 1:
+        # One wording for "not known here" and every other reason: whether somebody is in a dataset is not for sale.
+        raise OutputWithheld("the applicant is not in this dataset", party=task.me, stage="compute")
+    return found
+
+
+def _spec(spec: JobSpec) -> ScoreSpec:
+    if not isinstance(spec.kind, ScoreSpec):
+        raise InvalidSpec("not a score spec")
+    return spec.kind
+
+
+def engines(spec: JobSpec) -> tuple[str, ...]:
+    """Return the one way of linear scoring."""
+    return (ENGINE,)
+
+
+def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
+    """Say who learns what."""
+    return (
+        Reveal(
+            parties[PartyRole.LEFT],
+            "the other side's part of each score, in whole steps of points",
+            "每个评分中对方贡献的部分（按分值步长取整）",
+        ),
+        Reveal(parties[PartyRole.RIGHT], "which of its people were scored", "被评分的是哪些人"),
+        Reveal(
+            "recipient", "the scores; of a batch also its AUC and size, rounded", "评分；批量时另有取整后的 AUC 与人数"
+        ),
+    )
+
+
+def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+    """Return that right's part goes to left."""
+    by_role = {party.role: party.node_id for party in plan.parties}
+    return {by_role[PartyRole.LEFT]: (by_role[PartyRole.RIGHT],)}
+
+
+KIND = Kind(
+    outputs={"scores": OutputClass.ROW_CONSENTED, "metrics": OutputClass.REPORT},
+    reveals_in_protocol=False,
+    engines=engines,
+    reveals=reveals,
+    shares=shares,
+    compute=compute,
+    finish=finish,
+)

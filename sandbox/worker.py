@@ -1,0 +1,216 @@
+"""What runs inside a Ray worker: one stage of one job, with rows in its hands and nothing else.
+
+``work`` returns nothing but whether it succeeded; results, failures and their words go to the node over the desk, so that no text and no
+row can leave through Ray. When the node hangs up, ``stopped`` is set and the engine's child is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from sandbox import wire
+from sandbox.catalog import vault
+from sandbox.catalog.ids import normalise
+from sandbox.desk import Blocking
+from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, PartyFailed, SandboxError
+from sandbox.kinds import KINDS
+from sandbox.model import JobSpec, PartyRole, Plan, RawResult
+from sandbox.workspace import Channel, Workspace
+
+
+def work(path: str) -> bool:
+    """Do the stage the node at ``path`` has a ticket for; whether it succeeded."""
+    desk = Blocking(path)
+    try:
+        frame = desk.read()
+        if frame is None:
+            return False
+        assignment = Assignment(desk, *frame)
+        with contextlib.ExitStack() as stack:
+            assignment.stack = stack
+            kind = KINDS[assignment.plan.kind]
+            stage = kind.compute if frame[0]["stage"] == "compute" else kind.finish
+            done = stage(assignment)
+        assignment.report(done)
+        return True
+    except SandboxError as error:
+        _tell(desk, error)
+        return False
+    except MemoryError:
+        _tell(desk, JobFailed("out of memory", stage="compute"))
+        return False
+    except Exception as error:  # the boundary: no cause may leave the worker through Ray
+        _tell(desk, JobFailed(_where(error)))
+        return False
+    finally:
+        desk.close()
+
+
+def warm() -> None:
+    """Do nothing, in a worker that thereby has this module and all it needs in memory."""
+
+
+def _tell(desk: Blocking, error: SandboxError) -> None:
+    head = {"op": "failed", "code": type(error).__name__, "detail": str(error), "tell": error.tell}
+    with contextlib.suppress(SandboxError):  # a node that is gone needs no reason
+        desk.write({**head, "party": error.party, "stage": error.stage, "hint": error.hint})
+
+
+def _where(error: Exception) -> str:
+    """Name an unexpected error by class and place; its text may quote a row."""
+    places = []
+    trace = error.__traceback__
+    while trace is not None:
+        places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {' > '.join(places[-6:])}"
+
+
+class Assignment:
+    """One stage of one job: the :class:`~sandbox.kinds.Task` that a kind's code sees."""
+
+    def __init__(self, desk: Blocking, ticket: Mapping[str, Any], plan_and_spec: bytes) -> None:
+        split = int(ticket["plan_size"])
+        self.plan = wire.decode(Plan, plan_and_spec[:split])
+        self.spec = wire.decode(JobSpec, plan_and_spec[split:])
+        self.me: str = ticket["me"]
+        self.role = next(party.role for party in self.plan.parties if party.node_id == self.me)
+        self.salt = bytes.fromhex(ticket["salt"])
+        self.rows: Mapping[str, int] = ticket["rows"]
+        self.subject = _subject(ticket.get("subject", ""))
+        self.deadline_s = float(ticket["deadline_s"])
+        self.stack: contextlib.ExitStack
+        self._dataset: Mapping[str, Any] = ticket["dataset"]
+        self._run = Path(ticket["run"])
+        self._desk, self._writing = desk, threading.Lock()
+        self._stop = threading.Event()
+        self._workspace: Workspace | None = None
+        self._inbox: dict[str, queue.SimpleQueue[bytes]] = {}
+        self._inbox_lock = threading.Lock()
+        threading.Thread(target=self._listen, name="desk", daemon=True).start()
+
+    @property
+    def workspace(self) -> Workspace:
+        """The engine's private directory, made when first asked for, with the links to the other parties in place."""
+        if self._workspace is None:
+            peers = [party.node_id for party in self.plan.parties if party.node_id != self.me]
+            self._workspace = self.stack.enter_context(Workspace(self._run, peers))
+            self._ask({"op": "relay", "path": str(self._workspace.path)})
+        return self._workspace
+
+    def party(self, role: PartyRole) -> str:
+        """Return the node id of the party with that role."""
+        return next(party.node_id for party in self.plan.parties if party.role is role)
+
+    def table(self, columns: Sequence[str]) -> pa.Table:
+        """Return columns of this party's dataset, in stored order."""
+        key = bytes.fromhex(self._dataset["key"])
+        batches = vault.open_version(Path(self._dataset["directory"]), key, list(columns))
+        return pa.Table.from_batches(list(batches))
+
+    def keys(self) -> pa.Array:
+        """Return this party's normalised alignment keys, in stored order."""
+        table = self.table(self._dataset["key_columns"])
+        return normalise([table.column(name) for name in table.column_names])
+
+    def artefact(self, job_id: str, name: str) -> bytes:
+        """Return what this node keeps under a job."""
+        return self._ask({"op": "fetch", "job": job_id, "name": name})
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Keep bytes at this node, sealed, under this job."""
+        self._ask({"op": "keep", "name": name}, content)
+
+    def send(self, party: str, label: str, body: bytes) -> None:
+        """Send a message to the same job's worker at another party."""
+        self._write({"op": "send", "to": party, "label": label}, body)
+
+    def receive(self, party: str, label: str) -> bytes:
+        """Wait for such a message."""
+        return self._take(f"{party}/{label}", self.deadline_s, party)
+
+    def channel(self, party: str) -> Channel:
+        """Return a two-way channel to the same job's worker at another party."""
+        return _DeskChannel(self, party)
+
+    def progress(self, done: int, total: int) -> None:
+        """Say how far it is."""
+        self._write({"op": "progress", "done": done, "total": total})
+
+    def stopped(self) -> threading.Event:
+        """Return the event that asks the work to stop."""
+        return self._stop
+
+    def report(self, done: RawResult) -> None:
+        """Hand in what the stage leaves, and wait until the node has it."""
+        self._ask(
+            {
+                "op": "done",
+                "gate_inputs": dict(done.gate_inputs),
+                "figures": dict(done.figures),
+                "tables": dict(done.tables),
+            }
+        )
+
+    def _write(self, head: dict[str, Any], body: bytes = b"") -> None:
+        with self._writing:
+            self._desk.write(head, body)
+
+    def _ask(self, head: dict[str, Any], body: bytes = b"") -> bytes:
+        self._write(head, body)
+        return self._take("answer", self.deadline_s, self.me)
+
+    def _take(self, slot: str, timeout_s: float, party: str) -> bytes:
+        waiting = self._slot(slot)
+        left = timeout_s
+        while left > 0:
+            try:
+                return waiting.get(timeout=min(0.2, left))
+            except queue.Empty:
+                left -= 0.2
+                if self._stop.is_set():
+                    raise Cancelled("the node asked to stop", stage="compute") from None
+        raise DeadlinePassed(f"no {slot.split('/')[-1]} from {party}", party=party, stage="compute")
+
+    def _slot(self, name: str) -> queue.SimpleQueue[bytes]:
+        with self._inbox_lock:
+            return self._inbox.setdefault(name, queue.SimpleQueue())
+
+    def _listen(self) -> None:
+        while (frame := self._desk.read()) is not None:
+            head, body = frame
+            if head["op"] == "stop":
+                self._stop.set()
+            elif head["op"] == "answer":
+                self._slot("answer").put(body)
+            else:
+                self._slot(f"{head['from']}/{head['label']}").put(body)
+        self._stop.set()
+
+
+class _DeskChannel:
+    """A :class:`~sandbox.workspace.Channel` over the desk and the sealed connection between the nodes."""
+
+    def __init__(self, assignment: Assignment, party: str) -> None:
+        self._assignment, self._party = assignment, party
+
+    def send(self, data: bytes) -> None:
+        self._assignment.send(self._party, "engine", data)
+
+    def recv(self, deadline: float) -> bytes:
+        try:
+            return self._assignment._take(f"{self._party}/engine", deadline, self._party)
+        except DeadlinePassed as error:
+            raise PartyFailed(str(error), tell="went silent", party=self._party, stage="compute") from None
+
+
+def _subject(value: str) -> str:
+    return str(normalise([pa.array([value], pa.string())])[0].as_py()) if value else ""
