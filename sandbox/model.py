@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated
 
 
 @dataclass(frozen=True, slots=True)
@@ -826,6 +826,13 @@ class ScenarioBundle:
 
 
 @dataclass(frozen=True, slots=True)
+class PingQuery:
+    """Are you there, and do you reach me?"""
+
+    call_back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """One side's half of a handshake."""
 
@@ -849,5 +856,3 @@ class ControlMessage:
     label: Name
     body: Annotated[bytes, Size(0, 16 << 20)] = field(repr=False)
 
-
-Message = Any

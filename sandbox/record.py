@@ -130,6 +130,24 @@ def fail(conn: Connection, job_id: str, failure: Failure) -> None:
     conn.execute(update(jobs).where(jobs.c.job_id == job_id).values(failure=wire.encode(failure)))
 
 
+def people(conn: Connection, job_id: str, count: int) -> None:
+    """Store how many people a job was about; for this node only."""
+    conn.execute(update(jobs).where(jobs.c.job_id == job_id).values(people=count))
+
+
+def people_of(conn: Connection, job_id: str) -> int:
+    """Return how many people a job was about."""
+    return int(_row(conn, job_id).people)
+
+
+def units_before(conn: Connection, scenario_digest: bytes) -> int:
+    """Return the units already charged under a scenario: tiers are cumulative."""
+    total = conn.scalar(
+        select(func.coalesce(func.sum(jobs.c.fee_units), 0)).where(jobs.c.scenario_digest == scenario_digest)
+    )
+    return int(total or 0)
+
+
 def charge(conn: Connection, job_id: str, fee: Fee) -> None:
     """Store what a job cost."""
     conn.execute(
@@ -164,8 +182,10 @@ def unfinished(conn: Connection, scenario_digest: bytes | None = None) -> list[s
 
 
 def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
-    """Return a page of a submitter's job ids, newest first."""
-    query = select(jobs.c.job_id).where(jobs.c.submitter == submitter)
+    """Return a page of a submitter's job ids, or of everybody's if none is named, newest first."""
+    query = select(jobs.c.job_id)
+    if submitter:
+        query = query.where(jobs.c.submitter == submitter)
     if after:
         start = _row(conn, after)
         query = query.where((jobs.c.created_ms < start.created_ms))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandbox import desk, errors
-from sandbox.errors import JobFailed, SandboxError
+from sandbox.errors import JobFailed, SandboxError, Unavailable
 from sandbox.model import JobKind, RawResult
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,11 @@ class Runner:
 
     async def start(self) -> None:
         """Start or join Ray, and have one worker warm; may be called again."""
-        await asyncio.to_thread(self._start)
+        try:
+            await asyncio.to_thread(self._start)
+        except Exception as error:  # whatever Ray raises: its text stays here
+            log.exception("ray did not start")
+            raise Unavailable(f"ray did not start: {type(error).__name__}", hint="run `sandbox doctor`") from None
 
     def stop(self) -> None:
         """Shut the embedded Ray down, or leave the cluster."""

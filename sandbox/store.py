@@ -119,6 +119,7 @@ jobs = Table(
     Column("failure", LargeBinary),  # Failure
     Column("created_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
+    Column("people", BigInteger, nullable=False, default=0),  # rows it was about; for this node only
     Column("fee_units", BigInteger),
     Column("fee_yuan", String(32)),
     Column("fee_entry", BigInteger),
@@ -236,7 +237,7 @@ class Store:
 
 def _durable(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy's begin event opens transactions, see _immediate
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

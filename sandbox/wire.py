@@ -57,7 +57,7 @@ def decode(shape: type[T], data: bytes) -> T:
 
 def from_proto(shape: type[T], message: Proto) -> T:
     """Return a parsed message as a ``shape``, checked as in :func:`decode`."""
-    _refuse_unknown(message, shape.__name__)
+    refuse_unknown(message, shape.__name__)
     return _read(shape, message, shape.__name__)
 
 
@@ -83,13 +83,14 @@ def _fields(shape: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(shape)}
 
 
-def _refuse_unknown(message: Proto, where: str) -> None:
+def refuse_unknown(message: Proto, where: str) -> None:
+    """Refuse fields this version does not know, at every depth."""
     if len(UnknownFieldSet(message)):
         raise InvalidSpec(tell=f"{where} has fields this version does not know")
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
             for part in value if field.is_repeated else (value,):
-                _refuse_unknown(part, f"{where}.{field.name}")
+                refuse_unknown(part, f"{where}.{field.name}")
 
 
 def _options(hint: Any) -> tuple[type, ...]:

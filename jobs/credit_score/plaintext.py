@@ -2,20 +2,21 @@
 
     python -m jobs.credit_score.plaintext            a table of 30 hold-outs
 
-Source:    ridge logistic regression by Newton's method; AUC as the Mann-Whitney statistic with mid-ranks.
+Source:    ``sandbox.mpc.reference``, step for step what runs under MPC; beside it ridge logistic regression by Newton's
+           method, which has no steps to choose.
 Security:  pools both parties' rows. For the demo's made-up people only; no node ever does this.
 Shapes:    one hold-out is a fifth of the customers that both parties have, with the same share of defaults. An AUC is
            of those rows. A partial score is rounded to points at each side, and the points are added.
-Units:     ``RIDGE`` is the penalty of half the squared weights, in rows: divided by the number of training rows it is
-           that of a mean loss. Points: 20 double the odds.
-Not here:  the secret-shared training itself (``sandbox.mpc``).
+Units:     ``RIDGE`` is the penalty of half the squared weights beside the sum of the losses of all training rows.
+           Points: 20 double the odds.
+Not here:  the secret-shared training itself (``sandbox.mpc.logistic``).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -28,6 +29,8 @@ from jobs.credit_score.columns import BANK_FEATURES, DEFAULT, ID, OPERATOR_FEATU
 from jobs.credit_score.split import Parties, make_parties
 from sandbox.kinds.features import fit
 from sandbox.kinds.holdout import holdout
+from sandbox.mpc import reference
+from sandbox.mpc.reference import Schedule, auc
 
 RIDGE: Final = 1.0
 POINTS_TO_DOUBLE: Final = 20
@@ -40,8 +43,6 @@ DEMO_SEED: Final = SEEDS[5]
 Matrix: TypeAlias = npt.NDArray[np.float32]
 Floats: TypeAlias = npt.NDArray[np.float64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
-# Features and labels of the training rows to one weight a feature; the intercept orders nobody and is left out.
-Trainer: TypeAlias = Callable[[Matrix, Mask], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ class Aligned:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one hold-out showed, as AUC: the bank alone, both, and both with rounded partial scores."""
+    """What one hold-out showed, as AUC: the bank alone, both, both rounded to points, and both without a last step."""
 
     bank: float
     joint: float
     rounded: float
+    exact: float
 
     @property
     def gain(self) -> float:
@@ -82,16 +84,16 @@ def encode(aligned: Aligned, train: Mask, columns: Sequence[str] = BANK_FEATURES
 
 def encode_pooled(aligned: Aligned, train: Mask) -> Matrix:
     """Return the features that one party with all the columns would make; equal to ``encode`` side by side."""
-    pooled = aligned.bank
+    table = aligned.bank
     for name in OPERATOR_FEATURES:
-        pooled = pooled.append_column(name, aligned.operator[name])
-    return fit(pooled, (*BANK_FEATURES, *OPERATOR_FEATURES), train, aligned.labels).transform(pooled)
+        table = table.append_column(name, aligned.operator[name])
+    return fit(table, (*BANK_FEATURES, *OPERATOR_FEATURES), train, aligned.labels).transform(table)
 
 
-def train_exact(features: Matrix, labels: Mask) -> Floats:
-    """Return the weights at the minimum of the penalised loss."""
+def train_exact(features: Matrix, labels: Mask, ridge: float = RIDGE) -> Floats:
+    """Return the weights at the minimum of the penalised loss; the intercept ranks nobody and is left out."""
     rows = np.concatenate([features.astype(np.float64), np.ones((len(features), 1))], axis=1)
-    penalty = np.full(rows.shape[1], RIDGE)
+    penalty = np.full(rows.shape[1], ridge)
     penalty[-1] = 0.0
     weights: Floats = np.zeros(rows.shape[1])
     for _ in range(25):
@@ -108,32 +110,32 @@ def train_exact(features: Matrix, labels: Mask) -> Floats:
 def pooled(
     parties: Parties,
     seed: bytes,
+    schedule: Schedule | None = None,
     *,
-    train: Trainer = train_exact,
     columns: Sequence[str] = BANK_FEATURES,
     step: int = STEP,
 ) -> Outcome:
     """Return what one hold-out shows; ``columns`` are the bank's, ``step`` is the points that scores are rounded to."""
     aligned = align(parties)
     test = holdout(aligned.labels, seed)
-    bank, operator = encode(aligned, ~test, columns)
+    blocks = encode(aligned, ~test, columns)
     labels = aligned.labels
-    alone = train(bank[~test], labels[~test])
-    both = train(np.concatenate([bank, operator], axis=1)[~test], labels[~test])
-    width = bank.shape[1]
-    parts = bank[test] @ both[:width], operator[test] @ both[width:]
+    (alone,) = reference.train([blocks[0][~test]], labels[~test], schedule)
+    parts = reference.train([block[~test] for block in blocks], labels[~test], schedule)
+    sums = [part.sums(block[test].astype(np.float64)) for part, block in zip(parts, blocks, strict=True)]
     quantum = step * np.log(2) / POINTS_TO_DOUBLE
     return Outcome(
-        bank=auc(bank[test] @ alone, labels[test]),
-        joint=auc(parts[0] + parts[1], labels[test]),
-        rounded=auc(np.rint(parts[0] / quantum) + np.rint(parts[1] / quantum), labels[test]),
+        bank=auc(alone.sums(blocks[0][test].astype(np.float64)), labels[test]),
+        joint=auc(sums[0] + sums[1], labels[test]),
+        rounded=auc(np.rint(sums[0] / quantum) + np.rint(sums[1] / quantum), labels[test]),
+        exact=_tested(np.concatenate(blocks, axis=1), labels, test),
     )
 
 
 def cross_validated(
     parties: Parties, seed: int = 0, *, columns: Sequence[str] = BANK_FEATURES, folds: int = 5
 ) -> tuple[float, float]:
-    """Return the mean AUC over the folds of all common customers: the bank alone, and both."""
+    """Return the mean AUC of ``train_exact`` over the folds of all common customers: the bank alone, and both."""
     aligned = align(parties)
     random = np.random.default_rng(seed)
     fold = np.empty(len(aligned.labels), dtype=np.int64)
@@ -147,14 +149,6 @@ def cross_validated(
         figures.append([_tested(features, aligned.labels, test) for features in (bank, both)])
     alone, joint = np.mean(figures, axis=0).tolist()
     return float(alone), float(joint)
-
-
-def auc(scores: Floats, labels: Mask) -> float:
-    """Return the chance that a default scores above a good loan; a tie counts half."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2)[place]
-    bad = int(labels.sum())
-    return float((ranks[labels].sum() - bad * (bad + 1) / 2) / (bad * (len(labels) - bad)))
 
 
 def typical(outcomes: Sequence[Outcome]) -> int:
@@ -172,13 +166,13 @@ def main(arguments: list[str]) -> int:
     columns = tuple(name for name in BANK_FEATURES if name not in chosen.without)
     parties = make_parties(chosen.parties)
     outcomes = [pooled(parties, seed, columns=columns, step=chosen.step) for seed in SEEDS]
-    table = np.array([(each.bank, each.joint, each.gain, each.rounded - each.joint) for each in outcomes])
-    print("hold-out            bank   joint    gain  rounding")
+    table = np.array([(each.bank, each.joint, each.gain, each.rounded - each.joint, each.exact) for each in outcomes])
+    print("hold-out            bank   joint    gain  rounding   exact")
     for seed, row in zip(SEEDS, table, strict=True):
-        print(f"{seed.decode():16s}  {row[0]:.4f}  {row[1]:.4f}  {row[2]:.4f}   {row[3]:+.4f}")
+        print(f"{seed.decode():16s}  {row[0]:.4f}  {row[1]:.4f}  {row[2]:.4f}   {row[3]:+.4f}  {row[4]:.4f}")
     summary = {"mean": table.mean(0), "deviation": table.std(0), "least": table.min(0), "most": table.max(0)}
     for name, row in summary.items():
-        print(f"{name:16s}  {row[0]:.4f}  {row[1]:.4f}  {row[2]:.4f}   {row[3]:+.4f}")
+        print(f"{name:16s}  {row[0]:.4f}  {row[1]:.4f}  {row[2]:.4f}   {row[3]:+.4f}  {row[4]:.4f}")
     alone, joint = cross_validated(parties, columns=columns)
     print(f"gain of 0.04 or more: {np.count_nonzero(table[:, 2] >= 0.04)} of {len(SEEDS)}")
     print(f"median gain: {SEEDS[typical(outcomes)].decode()}")

@@ -1,0 +1,1 @@
+"""The gRPC edge: who calls, may they, and what they are told."""

@@ -157,3 +157,5 @@ def _check_heading(line: bytes, names: Sequence[str], place: Place) -> None:
             raise place.refuse("the file has no such column", column=name)
         if found.count(name) > 1:
             raise place.refuse("the file has this column twice", column=name)
+    if not line.endswith(b"\n"):
+        raise place.refuse("the table has no rows")

@@ -96,7 +96,7 @@ def made_up_ids(n: int, seed: int, region: str = UNASSIGNED_REGION) -> pa.Array:
         raise InvalidSpec("made-up identity numbers need six digits of a region that is not in use")
     if not 0 <= n <= DAYS * SEQUENCES:
         raise InvalidSpec(f"a region has at most {DAYS * SEQUENCES} identity numbers")
-    day, sequence = _shuffled(n, seed)
+    day, sequence = shuffled(n, seed)
     characters = np.empty((n, ID_LENGTH), dtype=np.uint8)
     characters[:, :6] = np.frombuffer(region.encode(), dtype=np.uint8)
     characters[:, 6:14] = _birthdays()[day]
@@ -196,7 +196,7 @@ def _birthdays() -> npt.NDArray[np.uint8]:
     return np.frombuffer(text.encode(), dtype=np.uint8).reshape(DAYS, 8)
 
 
-def _shuffled(n: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def shuffled(n: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the first ``n`` places of a shuffle of all (day, sequence): a Feistel network, so none comes twice."""
     day, sequence = np.divmod(np.arange(n, dtype=np.int64), SEQUENCES)
     keys = np.frombuffer(tagged("made-up-ids", str(seed).encode()), dtype="<u8")

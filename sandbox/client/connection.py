@@ -13,7 +13,7 @@ Not here:  what the calls mean (``client``).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -86,13 +86,13 @@ class Connection:
                 time.sleep(PAUSE_S * 2**attempt)
         raise PartyFailed("unreachable", party=self.node.node_id)  # the last attempt has raised
 
-    def stream(self, method: str, body: object, *, timeout_s: float) -> Iterator[Any]:
+    def stream(self, method: str, body: object, *, timeout_s: float) -> Generator[Any, None, None]:
         """Yield the messages of one answer."""
         full, request, response = _method(method)
         remote = self._channel.unary_stream(
             full, request_serializer=request.SerializeToString, response_deserializer=response.FromString
         )
-        messages = remote(request(signed=wire.to_proto(self.sign(method, body))), timeout=timeout_s)
+        messages: Any = remote(request(signed=wire.to_proto(self.sign(method, body))), timeout=timeout_s)
         try:
             yield from messages
         except grpc.RpcError as error:
@@ -157,4 +157,5 @@ def _never_answered(error: grpc.RpcError) -> bool:
     """Tell whether it is the network that failed; a node that speaks leaves a trailer."""
     if error.code() is not grpc.StatusCode.UNAVAILABLE or "CERTIFICATE_VERIFY_FAILED" in str(error.details()):
         return False
-    return all(key != TRAILER for key, _ in error.trailing_metadata() or ())
+    trailers: Any = error.trailing_metadata()
+    return all(key != TRAILER for key, _ in trailers or ())

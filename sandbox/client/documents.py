@@ -3,12 +3,11 @@
     scenario.toml      jobs/credit_score/scenario.toml is a complete example, with remarks
     align.toml ...     jobs/credit_score/{align,train,score,applicant}.toml
 
-Shapes:    ``${name}`` inside any text stands for a value given at reading (``--set name=value``); an unknown one is
-           refused. Files that a document names (key cards, datasets) are looked for beside it, or in ``files``.
-           A dataset is given by ``file``, which holds what ``sandbox dataset show --json`` printed at its owner, or by
-           ``owner``, ``code``, ``version`` and ``content_hash``.
+Shapes:    a dataset is given by ``file``, which holds what ``sandbox dataset show --json`` printed at its owner, or by
+           ``owner``, ``code``, ``version`` and ``content_hash``; a key by the file of its card. Files are looked for
+           beside the document, or in ``files``. ``${name}`` is explained in ``members``.
 Units:     times are TOML dates or texts in ISO 8601; without an offset they are UTC.
-Errors:    ``InvalidSpec`` naming file and member, also for members that mean nothing.
+Errors:    ``InvalidSpec`` naming file and member.
 Not here:  whether a scenario is wise or a job allowed: the nodes judge that.
 """
 
@@ -16,18 +15,16 @@ from __future__ import annotations
 
 import json
 import secrets
-import string
-import tomllib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from sandbox import signed, wire
 from sandbox.catalog.registration import check_code
-from sandbox.catalog.schema import parse_schema
+from sandbox.catalog.schema import Schema, parse_schema
 from sandbox.client import specs
+from sandbox.client.members import Table, open_document
 from sandbox.client.specs import Applicant
 from sandbox.errors import InvalidSpec
 from sandbox.model import (
@@ -50,53 +47,7 @@ from sandbox.model import (
     VersionRule,
 )
 
-E = TypeVar("E", bound=IntEnum)
-MAX_FILE: Final = 1 << 20  # bytes
-_REQUIRED: Final = object()
-
-
-class _Table:
-    """One table of a document; every member must be taken, so that a misspelt one is noticed."""
-
-    def __init__(self, where: str, members: object) -> None:
-        if not isinstance(members, dict):
-            raise InvalidSpec(tell=f"{where} is not a table")
-        self.where, self._members, self._taken = where, members, set[str]()
-
-    def take(self, name: str, kind: type[Any] | tuple[type[Any], ...], default: Any = _REQUIRED) -> Any:
-        self._taken.add(name)
-        value = self._members.get(name, default)
-        if value is _REQUIRED:
-            raise InvalidSpec(tell=f"{self.where}: {name} is missing")
-        if name in self._members and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise InvalidSpec(tell=f"{self.where}: {name} is of another type")
-        return value
-
-    def choose(self, name: str, kind: type[E], default: E | None = None) -> E:
-        text = self.take(name, str, default.name if default else _REQUIRED)
-        return _member(f"{self.where}: {name}", kind, text)
-
-    def texts(self, name: str, default: Any = _REQUIRED) -> tuple[str, ...]:
-        items = self.take(name, list, default)
-        if not all(isinstance(item, str) for item in items):
-            raise InvalidSpec(tell=f"{self.where}: {name} is not a list of texts")
-        return tuple(items)
-
-    def digest(self, name: str) -> bytes:
-        return _hex(f"{self.where}: {name}", self.take(name, str), 32)
-
-    def table(self, name: str, default: Any = _REQUIRED) -> _Table:
-        return _Table(f"{self.where}: {name}", self.take(name, dict, default))
-
-    def tables(self, name: str) -> list[_Table]:
-        return [_Table(f"{self.where}: {name} {n}", item) for n, item in enumerate(self.take(name, list), 1)]
-
-    def has(self, name: str) -> bool:
-        return name in self._members
-
-    def end(self) -> None:
-        if unknown := sorted(self._members.keys() - self._taken):
-            raise InvalidSpec(tell=f"{self.where}: these members mean nothing here: {', '.join(map(repr, unknown))}")
+T = TypeVar("T")
 
 
 def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, files: Path | None = None) -> Scenario:
@@ -107,7 +58,7 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         values: what ``${name}`` stands for.
         files: where the files it names lie; by default, beside it.
     """
-    top = _open(path, values or {})
+    top = open_document(path, values or {})
     base = files or path.parent
     not_before = _moment(top, "not_before", datetime.now(UTC))
     days = top.take("valid_days", int, 0)
@@ -123,7 +74,7 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         purpose=top.take("purpose", str),
         applicant_key=_card(applicant, "card", base).identity_key,
         datasets=tuple(_dataset(table, base) for table in top.tables("datasets")),
-        kinds=tuple(_member(f"{top.where}: kinds", JobKind, kind) for kind in top.texts("kinds")),
+        kinds=top.choices("kinds", JobKind),
         outputs=tuple(_output(table) for table in top.tables("outputs")),
         recipient=Recipient(recipient.take("node", str), recipient_card.identity_key, recipient_card.sealing.key),
         operator=top.take("operator", str),
@@ -163,7 +114,7 @@ def job_from_file(
         files: where the files it names lie; by default, beside it.
         applicant: whom a score with ``subject = "applicant"`` is about; never written into a document.
     """
-    top = _open(path, values or {})
+    top = open_document(path, values or {})
     digest, deadline_s = top.digest("scenario"), top.take("deadline_s", int, 0)
     options: dict[str, Any] = {"request_id": top.take("request_id", str, ""), "deadline_s": deadline_s}
     kinds = [name for name in ("psi", "train", "score") if top.has(name)]
@@ -197,73 +148,51 @@ def job_from_file(
     return _bounded(JobSpec, spec, top.where), inputs
 
 
-def _open(path: Path, values: Mapping[str, str]) -> _Table:
-    data = path.read_bytes()
-    if len(data) > MAX_FILE:
-        raise InvalidSpec(tell=f"{path}: a document has at most {MAX_FILE} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-        tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidSpec(tell=f"{path}: {error}") from None
-    return _Table(str(path), _fill(str(path), tree, values))
-
-
-def _fill(where: str, tree: Any, values: Mapping[str, str]) -> Any:
-    """Put the given values into every text; into texts only, so that a value never becomes structure."""
-    if isinstance(tree, dict):
-        return {name: _fill(where, item, values) for name, item in tree.items()}
-    if isinstance(tree, list):
-        return [_fill(where, item, values) for item in tree]
-    if not isinstance(tree, str):
-        return tree
-    try:
-        return string.Template(tree).substitute(values)
-    except KeyError as error:
-        name = error.args[0]
-        raise InvalidSpec(tell=f"{where}: ${{{name}}} has no value", hint=f"add --set {name}=VALUE") from None
-    except ValueError:
-        raise InvalidSpec(tell=f"{where}: a $ that begins no ${{name}}; write $$ for the character") from None
-
-
-def _dataset(table: _Table, base: Path) -> DatasetUse:
-    owner, code, version, content_hash = _identity(table, base)
+def _dataset(table: Table, base: Path) -> DatasetUse:
+    owner, reference, content_hash, schema = _entry(table, base)
     use = DatasetUse(
-        code=code,
+        code=reference.code,
         owner=owner,
         rule=table.choose("rule", VersionRule, VersionRule.EXACT),
-        version=version,
+        version=reference.version,
         content_hash=content_hash,
         key=table.texts("key"),
         fields=table.texts("fields"),
         label=table.take("label", str, ""),
     )
+    if schema is not None:
+        for name in (*use.key, *use.fields, *([use.label] if use.label else ())):
+            if name not in schema.names:
+                raise InvalidSpec(tell=f"{table.where}: the dataset has no column {name!r}")
     table.end()
     return use
 
 
-def _identity(table: _Table, base: Path) -> tuple[str, str, int, bytes]:
-    """Return owner, code, version and content hash, from the table itself or from the file it names."""
-    if not table.has("file"):
-        code = table.take("code", str)
-        check_code(code)
-        return table.take("owner", str), code, table.take("version", int), table.digest("content_hash")
-    path = base / table.take("file", str)
-    view = _open(path, {})
-    return view.take("owner", str), view.take("code", str), view.take("version", int), view.digest("content_hash")
-
-
-def _reference(table: _Table, base: Path) -> DatasetRef:
+def _entry(table: Table, base: Path) -> tuple[str, DatasetRef, bytes, Schema | None]:
+    """Return owner, reference, content hash and schema: from the catalogue entry in a file, or from the table."""
     if table.has("file"):
-        _, code, version, _ = _identity(table, base)
-    else:
-        code, version = table.take("code", str), table.take("version", int)
-        check_code(code)
+        view = open_document(base / table.take("file", str), {})
+        schema = parse_schema(json.dumps(view.take("schema", dict)).encode())
+        return view.take("owner", str), _code(view), view.digest("content_hash"), schema
+    return table.take("owner", str), _code(table), table.digest("content_hash"), None
+
+
+def _reference(table: Table, base: Path) -> DatasetRef:
+    reference = _code(open_document(base / table.take("file", str), {}) if table.has("file") else table)
     table.end()
-    return DatasetRef(code, version)
+    return reference
 
 
-def _output(table: _Table) -> OutputRule:
+def _code(table: Table) -> DatasetRef:
+    code = table.take("code", str)
+    try:
+        check_code(code)
+    except InvalidSpec as error:
+        raise InvalidSpec(tell=f"{table.where}: {error}") from None
+    return DatasetRef(code, table.take("version", int))
+
+
+def _output(table: Table) -> OutputRule:
     rule = OutputRule(
         kind=table.choose("kind", JobKind),
         name=table.take("name", str),
@@ -277,7 +206,7 @@ def _output(table: _Table) -> OutputRule:
     return rule
 
 
-def _card(table: _Table, name: str, base: Path) -> KeyCard:
+def _card(table: Table, name: str, base: Path) -> KeyCard:
     return _read_card(table.where, base / table.take(name, str))
 
 
@@ -288,7 +217,7 @@ def _read_card(where: str, path: Path) -> KeyCard:
         raise InvalidSpec(tell=f"{where}: {path} is not a key card: {error.tell}") from None
 
 
-def _moment(table: _Table, name: str, default: datetime) -> datetime:
+def _moment(table: Table, name: str, default: datetime) -> datetime:
     value = table.take(name, (date, str), default)
     if isinstance(value, str):
         try:
@@ -302,27 +231,6 @@ def _moment(table: _Table, name: str, default: datetime) -> datetime:
 
 def _milliseconds(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
-
-
-def _member(where: str, kind: type[E], text: str) -> E:
-    try:
-        return kind[text.upper()]
-    except KeyError:
-        known = ", ".join(item.name.lower() for item in kind)
-        raise InvalidSpec(tell=f"{where} is not one of {known}") from None
-
-
-def _hex(where: str, text: str, size: int) -> bytes:
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if len(value) != size:
-        raise InvalidSpec(tell=f"{where} is not {2 * size} hexadecimal digits")
-    return value
-
-
-T = TypeVar("T")
 
 
 def _bounded(shape: type[T], value: T, where: str) -> T:

@@ -3,8 +3,9 @@
     sealed bytes --sealing key--> Signed --node's key--> Result + Receipt --> tables and reports
 
 Security:  an outcome exists only if all of this holds: it was sealed to this person, for this job and this receipt; the
-           node signed it; the receipt's entry is the release of this job; every value that the entry commits to and
-           that came with the result opens its commitment. ``verify`` adds what needs trust in keys of others.
+           node signed it; the receipt's entry is the delivery of this job to this person; and for every output the
+           entry holds a commitment that opens to the digest of exactly these bytes, so that the log, which others
+           co-sign, binds the content. ``verify`` adds what needs trust in keys of others.
 Errors:    ``IntegrityFailed`` naming what does not hold. Nothing is returned in part.
 Not here:  fetching (``client``), whom to trust (``trust``).
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +30,9 @@ from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.errors import IntegrityFailed, SandboxError
 from sandbox.keyring import Person
-from sandbox.model import Entry, Opening, Output, Result, ResultHead, Signed
+from sandbox.model import Entry, Fact, Output, Result, ResultHead, Signed
 
-RELEASED = "released"
+DELIVERED = "delivered"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # these names become files: no dots, no slashes
 
 
@@ -55,15 +55,15 @@ def open_result(person: Person, node: PublicKey, head: ResultHead, sealed: bytes
     """Open what a node sent as the result of a job and check it, as the module's docstring says."""
     receipt = Receipt.from_text(head.receipt)
     entry = read_entry(receipt.leaf)
-    if (entry.what, entry.job_id) != (RELEASED, head.job_id):
-        raise IntegrityFailed("the receipt is not of the release of this job")
-    if head.recipient != person.key_id:
+    if (entry.what, entry.job_id) != (DELIVERED, head.job_id):
+        raise IntegrityFailed("the receipt is not of the delivery of this job")
+    if head.recipient != person.key_id or Fact("recipient", person.key_id) not in entry.facts:
         raise IntegrityFailed("the result is for another recipient")
     bound = head.job_id.encode() + head.recipient.encode() + tagged("leaf", receipt.leaf)
     result = _read(node, open_with(person.sealing, sealed, tagged("result-aad", bound)))
     if result.job_id != head.job_id:
         raise IntegrityFailed("the result is of another job")
-    _check_openings(entry, result.openings)
+    _check_committed(entry, result)
     names = [output.name for output in result.outputs]
     if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)):
         raise IntegrityFailed("two outputs have the same name, or one has a name that is no file name")
@@ -83,12 +83,15 @@ def _read(node: PublicKey, data: bytes) -> Result:
         raise IntegrityFailed(f"the result is not the node's: {error}") from None
 
 
-def _check_openings(entry: Entry, openings: tuple[Opening, ...]) -> None:
+def _check_committed(entry: Entry, result: Result) -> None:
     commitments = {commitment.name: commitment.digest for commitment in entry.commitments}
-    for opening in openings:
-        made = sm3(opening.salt + opening.value)
-        if not secrets.compare_digest(commitments.get(opening.name, b""), made):
-            raise IntegrityFailed(f"{opening.name} does not open what the log committed to")
+    openings = {opening.name: opening for opening in result.openings}
+    for output in result.outputs:
+        opening = openings.get(output.name)
+        if opening is None or opening.value != sm3(output.content):
+            raise IntegrityFailed(f"output {output.name} is not what the opening says")
+        if commitments.get(output.name) != sm3(opening.salt + opening.value):
+            raise IntegrityFailed(f"output {output.name} is not what the log committed to")
 
 
 def _parse(output: Output) -> pd.DataFrame | dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a submitter asks for, built from plain values: job specs, consent tokens, and the sealed inputs about one person.
+"""What a submitter asks for, built from plain values: job specs, consent tokens, sealed inputs about one person.
 
 Source:    the commitment to a person is SM3(32 random bytes ‖ id in UTF-8); the input that opens it is sealed to each
            data owner under AAD = SM3("sandbox/v1/applicant\\0" ‖ commitment).
@@ -37,9 +37,9 @@ from sandbox.model import (
     TrainSpec,
 )
 
-STEPS = 60
+STEPS = 30
 HOLDOUT_PERCENT = 20
-L2_MICRO = 1000
+L2_MICRO = 0
 
 
 @dataclass(frozen=True, slots=True)

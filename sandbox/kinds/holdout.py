@@ -43,7 +43,7 @@ def holdout(labels: npt.NDArray[np.generic], seed: bytes, fraction: float = 0.2)
         if len(rows) < 2:
             raise InvalidSpec("a class has fewer than two rows: there is nothing to hold out")
         count = min(max(round(fraction * len(rows)), 1), len(rows) - 1)
-        held[rows[np.argsort(keys[:len(rows)], kind="stable")[:count]]] = True
+        held[rows[np.argsort(keys[rows], kind="stable")[:count]]] = True
     return held
 
 

@@ -72,7 +72,7 @@ class SealedStream:
         self._sealer = RecordSealer(session.send_key, self._sender) if sealed else None
         self._opener = RecordOpener(session.receive_key, self._other) if sealed else None
         self._sent, self._received = 0, 0
-        self.said_eof, self.heard_eof = False, False
+        self.said_eof, self.heard_eof, self.is_cut = False, False, False
 
     async def confirm(self) -> None:
         """Exchange first records: afterwards both sides know that the other has the keys."""
@@ -99,6 +99,7 @@ class SealedStream:
         """
         frame = await self._read()
         if frame is None:
+            self.is_cut = True
             raise PartyFailed(tell=f"{self.peer} ended its connection", party=self.peer)
         kind, body = self._split(frame)
         self.traffic += len(frame)

@@ -11,7 +11,7 @@ Not here:  who may call (``api``), what the SDK prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NoReturn, cast
 
 import grpc
@@ -102,15 +102,25 @@ async def refuse(context: grpc.aio.ServicerContext[Any, Any], error: SandboxErro
 
 def from_rpc(error: grpc.RpcError, party: str, address: str = "") -> SandboxError:
     """Return our error for a failed RPC to ``party``: from the trailer if there is one, else from the status."""
+    for value in _reasons(error):
+        try:
+            told = error_of(wire.decode(Failure, value))
+        except InvalidSpec:
+            break
+        told.party = told.party or party
+        return told
+    return _from_status(error.code(), str(error.details() or ""), party, address)
+
+
+def has_reason(error: grpc.RpcError) -> bool:
+    """Whether the other node gave its reason, or gRPC alone speaks."""
+    return any(True for _ in _reasons(error))
+
+
+def _reasons(error: grpc.RpcError) -> Iterator[bytes]:
     for key, value in cast(Iterable[tuple[str, Any]], error.trailing_metadata() or ()):
         if key == TRAILER and isinstance(value, bytes):
-            try:
-                told = error_of(wire.decode(Failure, value))
-            except InvalidSpec:
-                break
-            told.party = told.party or party
-            return told
-    return _from_status(error.code(), str(error.details() or ""), party, address)
+            yield value
 
 
 def _from_status(code: grpc.StatusCode, details: str, party: str, address: str) -> SandboxError:

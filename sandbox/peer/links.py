@@ -1,23 +1,72 @@
-"""Stub: signatures only, body follows."""
+"""Everything between this node and its peers: signed calls, and the connections of jobs.
+
+    links = Links(node_id, keys, peers, seal)            one a node
+    await links.propose("bank", proposal, 20.0)          one signed call, tried again while the peer cannot be reached
+    async with links.job(id, parties, stage) as job:     see ``job``
+    links.serve_channel(requests, context)               the server's side, for the servicer of PeerService.Channel
+
+Security:  every call is signed for its audience, and afresh at each try. A connection is accepted when its TLS client
+           certificate and its hello are both the pinned peer's, the hello was not seen before, and the job it names is
+           open here with that peer among its parties.
+Errors:    ours only, naming the peer; see ``failures``.
+Not here:  the services themselves (``api``), who the peers are (``catalog`` of cards, ``store``).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
 
+import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sandbox.errors import SandboxError
-from sandbox.keyring import NodeKeys
-from sandbox.model import CosignQuery, Failure, PeerCard, Proposal, ScenarioBundle, SealMode, Signed
+from sandbox import signed, wire
+from sandbox.crypto.tls import fingerprint
+from sandbox.errors import (
+    Cancelled,
+    DeadlinePassed,
+    InvalidSpec,
+    PartyFailed,
+    SandboxError,
+    Unauthenticated,
+    Unavailable,
+    WrongState,
+)
+from sandbox.keyring import NodeKeys, public_key
+from sandbox.model import (
+    Acceptance,
+    ChannelPurpose,
+    CosignQuery,
+    Hello,
+    PeerCard,
+    Proposal,
+    ScenarioBundle,
+    SealMode,
+    Signed,
+)
+from sandbox.peer.channel import SealedStream
+from sandbox.peer.failures import from_rpc, refuse
+from sandbox.peer.handshake import STAGE, WINDOW_MS, Caller, Session, Terms, answer
+from sandbox.peer.job import CONNECT_S, JobLinks, Rules
+from sandbox.peer.transport import AnswererFrames, CallerFrames, Channels, Connection, Frames, is_cancelled, messages
+from sandbox.v1 import peer_pb2_grpc
 from sandbox.v1.peer_pb2 import ChannelRequest, ChannelResponse
+
+__all__ = ["JobLinks", "Links"]
+
+_PEER: Final = "/sandbox.v1.PeerService/"
+_PAUSE_S: Final = (0.05, 0.5)  # between tries: at first, at most
+_DIAL_S: Final = CONNECT_S - 0.5  # so that the dialler says why before the job says that
+_THREADS: Final = 4  # sealing large records
+_HELLO_S: Final = 2 * WINDOW_MS / 1000 + 10  # a hello may be ahead of our clock, and then grow old
 
 
 class Links:
-    """Everything between this node and its peers."""
+    """This node's links to its peers. All methods belong to the event loop it is first used on."""
 
     def __init__(
         self,
@@ -28,81 +77,231 @@ class Links:
         heartbeat_s: float = 2.0,
         silence_s: float = 10.0,
     ) -> None:
-        raise NotImplementedError
+        """Args:
+        node_id: this node's name.
+        keys: its private keys.
+        peers: the pinned card of a node; raises ``NotFound``.
+        seal: how the link to a node is sealed.
+        heartbeat_s: seconds between records when there is nothing to say.
+        silence_s: seconds without any record after which a peer counts as lost.
+        """
+        self._node_id, self._keys, self._peers, self._seal = node_id, keys, peers, seal
+        self._certificate = fingerprint(keys.tls_certificate)
+        self._channels = Channels(keys)
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="seal")
+        self._rules = Rules(node_id, heartbeat_s, silence_s, self._dial, self._opened, self._closed)
+        self._jobs: dict[str, JobLinks] = {}
+        self._awaited: dict[str, list[asyncio.Future[None]]] = {}
+        self._seen: dict[bytes, float] = {}
 
     async def call(self, node_id: str, method: str, body: object, timeout_s: float = 20.0) -> Any:
-        """One signed unary call; returns the response message."""
-        raise NotImplementedError
+        """Make one signed unary call and return the response message.
+
+        Raises:
+            PartyFailed: the node cannot be reached in ``timeout_s``, or broke off.
+            SandboxError: what it answered.
+        """
+        request, response = messages(method)
+        card, loop = self._peers(node_id), asyncio.get_running_loop()
+        unary = (await self._channels.get(card)).unary_unary(
+            method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+        )
+        end, pause = loop.time() + timeout_s, _PAUSE_S[0]
+        while True:
+            call = signed.sign_call(self._keys.identity, node_id, method, body)
+            try:
+                return await unary(request(signed=wire.to_proto(call)), timeout=max(end - loop.time(), 0.001))
+            except grpc.aio.AioRpcError as error:
+                told = from_rpc(error, node_id, card.address)
+                lost = error.code() is grpc.StatusCode.UNAVAILABLE and isinstance(told, PartyFailed)
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise Cancelled(tell=f"the link to {node_id} was closed", party=node_id) from None
+            if not lost or loop.time() + pause >= end:
+                raise told from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _PAUSE_S[1])
 
     async def propose(self, node_id: str, proposal: Proposal, timeout_s: float) -> Signed:
-        """Return the peer's signed acceptance."""
-        raise NotImplementedError
+        """Return the peer's acceptance, signed by its pinned key; the caller compares what it accepts.
+
+        Raises:
+            Unauthenticated: the acceptance is signed by somebody else.
+            SandboxError: the peer refuses.
+        """
+        response = await self.call(node_id, f"{_PEER}Propose", proposal, timeout_s)
+        acceptance = wire.from_proto(Signed, response.acceptance)
+        signed.verify(public_key(self._peers(node_id)), "acceptance", acceptance, Acceptance)
+        return acceptance
 
     async def grant(self, node_id: str, grant: Signed) -> None:
-        """Hand over a signed grant."""
-        raise NotImplementedError
+        """Hand over this node's leave to reveal."""
+        await self.call(node_id, f"{_PEER}Grant", grant)
 
     async def share(self, node_id: str, bundle: ScenarioBundle) -> tuple[Signed, ...]:
-        """Hand over a scenario; return the approvals the peer holds."""
-        raise NotImplementedError
+        """Hand over a scenario and return the approvals the peer holds."""
+        response = await self.call(node_id, f"{_PEER}Share", bundle)
+        return tuple(wire.from_proto(Signed, approval) for approval in response.approvals)
 
     async def cosign(self, node_id: str, query: CosignQuery) -> tuple[bytes, int]:
-        """Return the co-signature, or the size to prove consistency from."""
-        raise NotImplementedError
-
-    def job(self, job_id: str, parties: Sequence[str], stage: Callable[[], str]) -> JobLinks:
-        """Open the connections of one job (async context manager)."""
-        raise NotImplementedError
-
-    def serve_channel(
-        self, requests: AsyncIterator[ChannelRequest], context: grpc.aio.ServicerContext[Any, Any]
-    ) -> AsyncIterator[ChannelResponse]:
-        """Serve PeerService.Channel (an async generator)."""
-        raise NotImplementedError
+        """Return the peer's co-signature, or nothing and the size to prove consistency from."""
+        response = await self.call(node_id, "/sandbox.v1.AuditService/Cosign", query)
+        return response.cosignature, response.seen_size
 
     async def check(self, node_id: str) -> None:
-        """Reachability and pinned certificate."""
-        raise NotImplementedError
+        """See whether a peer can be reached with the certificates as pinned.
+
+        Raises:
+            Unauthenticated: its certificate is not the pinned one.
+            PartyFailed: it cannot be reached, or does not take this node's certificate.
+            Unavailable: it is there and does not serve.
+        """
+        card = self._peers(node_id)
+        stub = health_pb2_grpc.HealthStub(await self._channels.get(card))
+        try:
+            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5.0)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, node_id, card.address) from None
+        if reply.status != health_pb2.HealthCheckResponse.SERVING:
+            raise Unavailable(tell=f"{node_id} is there and does not serve", party=node_id)
+
+    def job(self, job_id: str, parties: Sequence[str], stage: Callable[[], str]) -> JobLinks:
+        """Return the links of one job, to be entered; ``stage`` says which stage it is in."""
+        return JobLinks(self._rules, job_id, parties, stage)
+
+    async def serve_channel(
+        self, requests: AsyncIterator[ChannelRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[ChannelResponse]:
+        """Answer one connection of a peer, and carry its records until either side ends it."""
+        try:
+            hello, terms = await self._heard(requests, context)
+            reply, session = answer(terms, hello)
+            job = await self._open_job(terms)
+            self._remember(session.connection, terms.peer)
+            job.expect(terms.peer, terms.purpose)
+        except SandboxError as error:
+            await refuse(context, error, self._node_id)
+        yield ChannelResponse(hello=wire.to_proto(reply))
+        frames = AnswererFrames(requests, terms.peer)
+        job.join(self._connect(session, frames), terms.purpose)
+        async for response in frames.responses():
+            yield response
 
     async def close(self) -> None:
-        """Close every channel."""
-        raise NotImplementedError
+        """End every job's links and close every channel."""
+        for job in tuple(self._jobs.values()):
+            job.fail(Cancelled(tell=f"{self._node_id} is shutting down", party=self._node_id))
+        await self._channels.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
+    async def _dial(self, peer: str, job_id: str, purpose: ChannelPurpose) -> Connection:
+        card, loop = self._peers(peer), asyncio.get_running_loop()
+        end = loop.time() + _DIAL_S
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    return await self._try(card, self._terms(card, job_id, purpose))
+            except grpc.aio.AioRpcError as error:
+                told = from_rpc(error, peer, card.address)
+                lost = error.code() is grpc.StatusCode.UNAVAILABLE and isinstance(told, PartyFailed)
+            except TimeoutError:
+                raise PartyFailed(tell=f"{peer} did not join in time", party=peer, stage=STAGE) from None
+            if not lost or loop.time() + _PAUSE_S[0] >= end:
+                raise told
+            await asyncio.sleep(_PAUSE_S[0])
 
-class JobLinks:
-    """The connections of one job with all its other parties."""
+    async def _try(self, card: PeerCard, terms: Terms) -> Connection:
+        caller = Caller(terms)
+        call = peer_pb2_grpc.PeerServiceStub(await self._channels.get(card)).Channel()  # type: ignore[no-untyped-call]
+        try:
+            await call.write(ChannelRequest(hello=wire.to_proto(caller.hello)))
+            response = await call.read()
+            if not isinstance(response, ChannelResponse) or response.WhichOneof("part") != "hello":
+                raise PartyFailed(tell=f"{card.node_id} did not answer the handshake", party=card.node_id, stage=STAGE)
+            session = caller.finish(wire.from_proto(Signed, response.hello))
+            connection = self._connect(session, CallerFrames(call, card.node_id))
+            await connection.stream.confirm()
+        except BaseException:
+            call.cancel()
+            raise
+        return connection
 
-    broken: asyncio.Future[SandboxError]
-    traffic: int
+    def _connect(self, session: Session, frames: Frames) -> Connection:
+        stream = SealedStream(session, frames.read, frames.write, self._threads)
+        return Connection(session.peer, stream, frames)
 
-    async def __aenter__(self) -> JobLinks:
-        raise NotImplementedError
+    def _terms(self, card: PeerCard, job_id: str, purpose: ChannelPurpose) -> Terms:
+        return Terms(
+            node_id=self._node_id,
+            peer=card.node_id,
+            identity=self._keys.identity,
+            peer_identity=public_key(card),
+            certificate=self._certificate,
+            peer_certificate=fingerprint(card.tls_certificate),
+            job_id=job_id,
+            purpose=purpose,
+            seal=self._seal(card.node_id),
+        )
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        raise NotImplementedError
+    async def _heard(
+        self, requests: AsyncIterator[ChannelRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> tuple[Signed, Terms]:
+        """The first message, and the terms it claims: trusted by nobody before ``answer`` has checked them."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                first = await anext(requests)
+        except (TimeoutError, StopAsyncIteration):
+            raise DeadlinePassed(tell="no hello came", stage=STAGE) from None
+        if first.WhichOneof("part") != "hello":
+            raise InvalidSpec(tell="a connection begins with a hello", stage=STAGE)
+        hello = wire.from_proto(Signed, first.hello)
+        claimed = wire.decode(Hello, hello.payload)
+        try:
+            card = self._peers(claimed.from_)
+        except SandboxError:
+            raise Unauthenticated(f"a hello from {claimed.from_}, which is no peer", stage=STAGE) from None
+        terms = self._terms(card, claimed.job_id, claimed.purpose)
+        presented = b"".join(context.auth_context().get("x509_pem_cert", ()))
+        if not presented or fingerprint(presented) != terms.peer_certificate:
+            raise Unauthenticated(
+                f"a hello from {card.node_id} over a TLS connection with another certificate",
+                tell=f"the TLS certificate of this connection is not the one pinned for {card.node_id}",
+                party=card.node_id,
+                stage=STAGE,
+            )
+        return hello, terms
 
-    async def send(self, peer: str, label: str, body: bytes = b"") -> None:
-        """Send one message."""
-        raise NotImplementedError
+    async def _open_job(self, terms: Terms) -> JobLinks:
+        """The job, as soon as it is open here: the other side may be faster."""
+        if terms.job_id not in self._jobs:
+            opened = asyncio.get_running_loop().create_future()
+            waiting = self._awaited.setdefault(terms.job_id, [])
+            waiting.append(opened)
+            await asyncio.wait({opened}, timeout=CONNECT_S)
+            waiting.remove(opened)
+            if not waiting and self._awaited.get(terms.job_id) is waiting:
+                del self._awaited[terms.job_id]
+        if terms.job_id not in self._jobs:
+            raise WrongState(f"job {terms.job_id} is not open", tell="this job is not open here", stage=STAGE)
+        return self._jobs[terms.job_id]
 
-    async def recv(self, peer: str, label: str, timeout_s: float) -> bytes:
-        """Return the next message with this label."""
-        raise NotImplementedError
+    def _remember(self, connection: bytes, peer: str) -> None:
+        now = time.monotonic()
+        while self._seen and next(iter(self._seen.values())) < now - _HELLO_S:
+            del self._seen[next(iter(self._seen))]
+        if connection in self._seen:
+            raise Unauthenticated(f"a hello of {peer} came twice", party=peer, stage=STAGE)
+        self._seen[connection] = now
 
-    async def broadcast(self, label: str, body: bytes = b"") -> None:
-        """Send to every other party."""
-        raise NotImplementedError
+    def _opened(self, job: JobLinks) -> None:
+        if job.job_id in self._jobs:
+            raise WrongState(f"job {job.job_id} is open already", tell="this job is running already")
+        self._jobs[job.job_id] = job
+        for waiting in self._awaited.pop(job.job_id, []):
+            if not waiting.done():
+                waiting.set_result(None)
 
-    async def abort(self, failure: Failure) -> None:
-        """Tell all peers that this side stopped, then close."""
-        raise NotImplementedError
-
-    async def relay(self, directory: Path) -> None:
-        """Carry engine links between unix sockets."""
-        raise NotImplementedError
-
-    async def finish(self) -> None:
-        """End in order: EOF both ways."""
-        raise NotImplementedError
+    def _closed(self, job: JobLinks) -> None:
+        if self._jobs.get(job.job_id) is job:
+            del self._jobs[job.job_id]

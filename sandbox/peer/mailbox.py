@@ -38,7 +38,9 @@ class Mailbox:
     async def put(self, label: str, body: bytes) -> None:
         """Add a message, waiting for room."""
         size = len(body) + _OVERHEAD
-        await self._until(lambda: self._used == 0 or self._used + size <= self._limit)
+        await self._until(lambda: self._last is not None or self._used == 0 or self._used + size <= self._limit)
+        if self._last is not None:
+            raise self._last
         self._used += size
         self._items[label].append(body)
         self._changed()
@@ -56,7 +58,7 @@ class Mailbox:
         return body
 
     def end(self, error: SandboxError) -> None:
-        """Nothing more will come: what is here can be read, after that ``error`` is raised."""
+        """Let nothing more in: what is here can be read, after that ``error`` is raised."""
         self._last = self._last or error
         self._changed()
 

@@ -11,18 +11,20 @@ Not here:  what the frames mean (``channel``), who calls (``links``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pool, message_factory
 
-from sandbox.errors import PartyFailed
+from sandbox.errors import InvalidSpec, PartyFailed
 from sandbox.keyring import NodeKeys
 from sandbox.model import PeerCard
 from sandbox.peer.channel import SealedStream
-from sandbox.peer.failures import from_rpc
+from sandbox.peer.failures import from_rpc, has_reason
 from sandbox.v1.peer_pb2 import ChannelRequest, ChannelResponse
 
 _MESSAGE: Final = 16 << 20  # bytes
@@ -84,7 +86,7 @@ class Channels:
         )
         self._open[card.node_id] = (card, loop, channel)
         if known is not None and known[1] is loop:
-            await known[2].close()
+            await known[2].close(None)
         return channel
 
     async def close(self) -> None:
@@ -92,7 +94,7 @@ class Channels:
         here = asyncio.get_running_loop()
         mine = [channel for _, loop, channel in self._open.values() if loop is here]
         self._open.clear()
-        await asyncio.gather(*(channel.close() for channel in mine))
+        await asyncio.gather(*(channel.close(None) for channel in mine))
 
 
 class Frames(Protocol):
@@ -131,10 +133,14 @@ class CallerFrames:
         try:
             response = await self._call.read()
         except grpc.aio.AioRpcError as error:
-            if any(key == "sandbox-failure-bin" for key, _ in error.trailing_metadata() or ()):
+            if has_reason(error):
                 raise from_rpc(error, self._peer) from None
             return None
-        return None if response is grpc.aio.EOF else response.record
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            return None  # the channel was closed under the call
+        return response.record if isinstance(response, ChannelResponse) else None
 
     async def write(self, frame: bytes) -> None:
         """Send a frame."""
@@ -142,10 +148,14 @@ class CallerFrames:
             await self._call.write(ChannelRequest(record=frame))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             raise _ended(self._peer) from None
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise _ended(self._peer) from None
 
     async def done(self) -> None:
-        """Half-close."""
-        if not self._call.done():
+        """Half-close; a call that is over has nothing left to close."""
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
             await self._call.done_writing()
 
     def cancel(self) -> None:
@@ -195,6 +205,26 @@ class AnswererFrames:
                 yield ChannelResponse(record=frame)
         finally:
             self.cancel()
+
+
+def messages(method: str) -> tuple[Any, Any]:
+    """Return the request and response classes of a method such as ``/sandbox.v1.PeerService/Propose``.
+
+    Raises:
+        InvalidSpec: there is no such method.
+    """
+    try:
+        found = descriptor_pool.Default().FindMethodByName(method.lstrip("/").replace("/", "."))
+    except KeyError:
+        raise InvalidSpec(f"no method {method}") from None
+    make = message_factory.GetMessageClass
+    return make(found.input_type), make(found.output_type)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancels the running task: gRPC raises the same for a call whose channel is closed."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _ended(peer: str) -> PartyFailed:

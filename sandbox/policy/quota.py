@@ -70,6 +70,11 @@ def spend(conn: Connection, job_id: str) -> None:
     conn.execute(update(consents).where(consents.c.job_id == job_id).values(state="spent"))
 
 
+def settle(conn: Connection, job_id: str, rows: int) -> None:
+    """Replace the reserved rows by those that were used."""
+    conn.execute(update(usage).where(usage.c.job_id == job_id).values(rows=rows))
+
+
 def give_back(conn: Connection, job_id: str) -> bool:
     """Return a reservation that was never spent; whether there was one."""
     returned = conn.execute(

@@ -10,12 +10,15 @@ Errors: ``ProtocolFailed`` if the engine's file is not of this form or names a r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.errors import InvalidSpec, ProtocolFailed
-from sandbox.psi.keys import Digests, Positions
+
+if TYPE_CHECKING:  # the child process reads tables too, and should not spend its start on Arrow
+    from sandbox.psi.keys import Digests, Positions
 
 LINE = 42
 HEADER = b"id,row\n"

@@ -243,3 +243,23 @@ class ShareResponse(_message.Message):
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
     def __init__(self, approvals: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
+
+class PingQuery(_message.Message):
+    __slots__ = ("call_back",)
+    CALL_BACK_FIELD_NUMBER: _ClassVar[int]
+    call_back: bool
+    def __init__(self, call_back: _Optional[bool] = ...) -> None: ...
+
+class PingRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class PingResponse(_message.Message):
+    __slots__ = ("time_ms", "problem")
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    time_ms: int
+    problem: str
+    def __init__(self, time_ms: _Optional[int] = ..., problem: _Optional[str] = ...) -> None: ...

@@ -50,6 +50,11 @@ class PeerServiceStub:
                 request_serializer=sandbox_dot_v1_dot_peer__pb2.ShareRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_peer__pb2.ShareResponse.FromString,
                 _registered_method=True)
+        self.Ping = channel.unary_unary(
+                '/sandbox.v1.PeerService/Ping',
+                request_serializer=sandbox_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_peer__pb2.PingResponse.FromString,
+                _registered_method=True)
         self.Channel = channel.stream_stream(
                 '/sandbox.v1.PeerService/Channel',
                 request_serializer=sandbox_dot_v1_dot_peer__pb2.ChannelRequest.SerializeToString,
@@ -86,6 +91,13 @@ class PeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Ping(self, request, context):
+        """For `sandbox doctor`: this node's clock, and whether it reaches the caller. Body: PingQuery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Channel(self, request_iterator, context):
         """Sealed records of one connection, each side's handshake first.
         """
@@ -110,6 +122,11 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Share,
                     request_deserializer=sandbox_dot_v1_dot_peer__pb2.ShareRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_peer__pb2.ShareResponse.SerializeToString,
+            ),
+            'Ping': grpc.unary_unary_rpc_method_handler(
+                    servicer.Ping,
+                    request_deserializer=sandbox_dot_v1_dot_peer__pb2.PingRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_peer__pb2.PingResponse.SerializeToString,
             ),
             'Channel': grpc.stream_stream_rpc_method_handler(
                     servicer.Channel,
@@ -199,6 +216,33 @@ class PeerService:
             '/sandbox.v1.PeerService/Share',
             sandbox_dot_v1_dot_peer__pb2.ShareRequest.SerializeToString,
             sandbox_dot_v1_dot_peer__pb2.ShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Ping(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.PeerService/Ping',
+            sandbox_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
+            sandbox_dot_v1_dot_peer__pb2.PingResponse.FromString,
             options,
             channel_credentials,
             insecure,

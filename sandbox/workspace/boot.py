@@ -1,11 +1,12 @@
 """First code inside an engine's child process: run by file name, before anything of the engine is loaded.
 
-    standard input   one JSON object: {"ppid", "root", "fd", "target", "config"}, then end of input
+    standard input   a line {"ppid", "root", "fd", "target"}, and later a line with the configuration
     standard output  nothing: the engine libraries log there, so it goes to /dev/null
     descriptor "fd"  JSON lines: {"progress": x}, then {"result": {...}, "peak_rss": n} or {"error", "detail"}
 
 Configuration never travels in the arguments (an engine writes them into a trace file) nor in the environment.
-The target is a module name or a file, with ``main(config, report) -> dict``.
+The target is a module name or a file, with ``main(config, report) -> dict`` and, if loading the engine takes long,
+``warm()``, which runs before the configuration is read: a child can so be started before there is a job for it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 _PR_SET_PDEATHSIG = 1
+
+Entry = Callable[[dict[str, Any], Callable[[float], None]], dict[str, Any]]
 
 
 def die_with_parent(parent: int) -> None:
@@ -44,21 +47,17 @@ def peak_rss() -> int:
     return 0
 
 
-def load(target: str) -> Callable[[dict[str, Any], Callable[[float], None]], dict[str, Any]]:
-    """Return the ``main`` function of a module, or of a script given by absolute path."""
-    if target.startswith("/"):
-        found: Any = runpy.run_path(target)["main"]
-    else:
-        found = importlib.import_module(target).main
-    entry: Callable[[dict[str, Any], Callable[[float], None]], dict[str, Any]] = found
-    return entry
+def load(target: str) -> tuple[Entry, Callable[[], None]]:
+    """Return ``main`` and ``warm`` of a module, or of a script given by absolute path."""
+    names: dict[str, Any] = runpy.run_path(target) if target.startswith("/") else vars(importlib.import_module(target))
+    return names["main"], names.get("warm", lambda: None)
 
 
 def main() -> None:
     """Read the order, run the engine, say what became of it, and end without the libraries' exit handlers."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    order = json.loads(sys.stdin.buffer.read())
+    order = json.loads(sys.stdin.buffer.readline())
     die_with_parent(order["ppid"])
     sys.path.append(order["root"])
     answers: TextIO = os.fdopen(order["fd"], "w", encoding="ascii")
@@ -70,7 +69,10 @@ def main() -> None:
 
     code = 1
     try:
-        result = load(order["target"])(order["config"], lambda fraction: say(progress=float(fraction)))
+        run, warm = load(order["target"])
+        warm()
+        config = json.loads(sys.stdin.buffer.readline())
+        result = run(config, lambda fraction: say(progress=float(fraction)))
         say(result=result, peak_rss=peak_rss())
         code = 0
     except Exception as error:

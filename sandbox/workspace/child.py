@@ -86,9 +86,8 @@ class _Child:
         self._messages: list[dict[str, Any]] = []
         answers, out = os.pipe()
         try:
-            order = json.dumps(
-                {"ppid": os.getpid(), "root": _ROOT, "fd": out, "target": str(target), "config": dict(config)}
-            ).encode("ascii")
+            start = {"ppid": os.getpid(), "root": _ROOT, "fd": out, "target": str(target)}
+            order = f"{json.dumps(start)}\n{json.dumps(dict(config))}\n".encode("ascii")
             if len(order) > _MAX_CONFIG:
                 raise InvalidSpec("the configuration of an engine is too large")
             workspace.own_socket.unlink(missing_ok=True)

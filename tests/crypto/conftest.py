@@ -45,7 +45,7 @@ def write_key() -> Callable[[bytes, bytes], bytes]:
 
 
 @pytest.fixture
-def oracle(key: PrivateKey, vectors: dict[str, Any]) -> Any:
+def oracle(vectors: dict[str, Any]) -> Any:
     """The pure-Python gmssl holding the annex's private key: raw r || s, raw C1 C3 C2."""
     case = vectors["sm2_sign"][0]
     return gmssl_sm2.CryptSM2(private_key=case["private_key"], public_key=case["public_key"][2:], mode=1)

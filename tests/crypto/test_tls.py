@@ -11,6 +11,7 @@ import grpc
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from sandbox.crypto.sm3 import sm3
 from sandbox.crypto.tls import fingerprint, make_certificate
@@ -90,6 +91,8 @@ def test_what_a_certificate_says(client_pair: Pair) -> None:
     assert names.get_values_for_type(x509.DNSName) == ["bank.sandbox"]
     constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
     assert constraints.critical and not constraints.value.ca
+    purposes = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(purposes) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
     left = certificate.not_valid_after_utc - datetime.now(UTC)
     assert timedelta(days=5 * 365 - 1) < left < timedelta(days=5 * 365 + 1)
     assert certificate.not_valid_before_utc < datetime.now(UTC)

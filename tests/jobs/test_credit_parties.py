@@ -11,6 +11,7 @@ import pytest
 from jobs.credit_score.columns import BANK, BANK_FEATURES, DEFAULT, ID, LABEL, OPERATOR, OPERATOR_FEATURES
 from jobs.credit_score.split import make_parties, read_source
 from sandbox.catalog.ids import check_digit_ok
+from sandbox.catalog.intake import validate
 from sandbox.catalog.schema import read_schema
 
 SHARED = 7886  # 80 % of 9 857
@@ -120,3 +121,4 @@ def test_files_are_what_the_schemas_say(parties, tmp_path):
         written = pq.read_table(tmp_path / f"{name}.parquet")
         assert written.equals(table)
         assert written.schema.equals(schema.arrow())  # and so no column that says who is real
+        assert validate(tmp_path / f"{name}.parquet", schema).rows == table.num_rows

@@ -1,0 +1,82 @@
+"""PeerService: what other nodes ask. Only pinned peers get in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sandbox import registry, signed, wire
+from sandbox.api.edge import Edge
+from sandbox.api.scenarios import Scenarios
+from sandbox.errors import PolicyRefused, SandboxError
+from sandbox.exchange import Exchange
+from sandbox.model import PingQuery, Proposal, ScenarioBundle, Signed
+from sandbox.pipeline import Pipeline
+from sandbox.v1 import peer_pb2, peer_pb2_grpc
+
+PEERS = frozenset({registry.PEER})
+_PREFIX = "/sandbox.v1.PeerService/"
+
+
+class Peers(peer_pb2_grpc.PeerServiceServicer):
+    """The other nodes' door."""
+
+    def __init__(self, edge: Edge, pipeline: Pipeline, exchange: Exchange, scenarios: Scenarios) -> None:
+        self._edge, self._pipeline, self._exchange, self._scenarios = edge, pipeline, exchange, scenarios
+
+    async def Propose(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Decide by this node's own rules whether it takes part."""
+
+        async def propose() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Propose", Proposal, PEERS, context)
+            try:
+                acceptance = await self._pipeline.take_part(opened.caller.name, opened.body, opened.remember)
+            except PolicyRefused as error:
+                raise PolicyRefused(str(error), party=self._edge.node_id, stage="propose") from None  # the reason stays here
+            return peer_pb2.ProposeResponse(acceptance=wire.to_proto(acceptance))
+
+        return await self._edge.unary(context, propose)
+
+    async def Grant(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take another data owner's leave to reveal."""
+
+        async def grant() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Grant", Signed, PEERS, context)
+            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            await self._exchange.take_grant(opened.caller.name, opened.body)
+            return peer_pb2.GrantResponse()
+
+        return await self._edge.unary(context, grant)
+
+    async def Share(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a scenario with what the sender knows of it."""
+
+        async def share() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS, context)
+            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            held = await self._scenarios.take(opened.caller.name, opened.body)
+            return peer_pb2.ShareResponse(approvals=[wire.to_proto(item) for item in held])
+
+        return await self._edge.unary(context, share)
+
+    async def Ping(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Tell the time, and whether the caller can be reached from here."""
+
+        async def ping() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Ping", PingQuery, PEERS, context)
+            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            problem = ""
+            if opened.body.call_back:
+                try:
+                    await self._exchange.links.check(opened.caller.name)
+                except SandboxError as error:
+                    problem = error.tell
+            return peer_pb2.PingResponse(time_ms=signed.now_ms(), problem=problem)
+
+        return await self._edge.unary(context, ping)
+
+    async def Channel(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Sealed records of one connection."""
+        async for part in self._edge.stream(context, self._exchange.links.serve_channel(request_iterator, context)):
+            yield part

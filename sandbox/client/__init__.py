@@ -1,0 +1,32 @@
+"""The SDK: everything that a notebook or a merchant's program needs.
+
+    with Client.connect(Path("officer"), Path("bank.peer")) as bank:
+        job = bank.align(scenario_digest, left, right)
+        bank.wait(job.job_id)
+        outcome = bank.result(job.job_id, Trust.from_file(Path("bank.trust")))
+
+Errors:    always one of ``sandbox.errors``: ``party``, ``stage``, ``tell`` (the cause), ``hint`` (the next step).
+Not here:  anything that needs a node's home or its keys.
+"""
+
+from sandbox.client.audit import LoggedEntry, SignedHead
+from sandbox.client.client import Client
+from sandbox.client.documents import job_from_file, scenario_from_toml
+from sandbox.client.outcome import Outcome
+from sandbox.client.scenarios import read_scenario
+from sandbox.client.specs import Applicant, issue_consent
+from sandbox.client.trust import Proven, Trust
+
+__all__ = [
+    "Applicant",
+    "Client",
+    "LoggedEntry",
+    "Outcome",
+    "Proven",
+    "SignedHead",
+    "Trust",
+    "issue_consent",
+    "job_from_file",
+    "read_scenario",
+    "scenario_from_toml",
+]

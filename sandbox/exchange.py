@@ -1,0 +1,303 @@
+"""The other side of a job at one node: the parties, over sealed connections, and this party's workers.
+
+``Exchange`` belongs to the node, ``Wires`` to one job while its connections are open. Nothing here is durable; what must be is in ``ledger``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sandbox import signed, wire
+from sandbox.audit import log as audit_log
+from sandbox.audit.checkpoint import parse_checkpoint
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.crypto.sm3 import tagged
+from sandbox.errors import DeadlinePassed, JobFailed, PartyFailed, SandboxError, Unavailable
+from sandbox.ledger import Committed, Ledger, commitment_to
+from sandbox.model import (
+    Acceptance,
+    ControlMessage,
+    CosignQuery,
+    Failure,
+    OpenedTerms,
+    Proposal,
+    RawResult,
+    Signed,
+    Start,
+    TrailReport,
+)
+from sandbox.peer.failures import failure_of
+from sandbox.peer.job import JobLinks
+from sandbox.peer.links import Links
+from sandbox.record import Job
+from sandbox.runner import Runner
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+ANSWER_S = 20.0  # a peer's answer in the stages before the computation
+READY_S = 180.0  # a cold cluster may need that long; heartbeats tell a slow peer from a dead one
+TRAIL_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all parties agreed on before the first engine byte."""
+
+    rows: Mapping[str, int]
+    salt: bytes
+
+
+class Exchange:
+    """One node's connections and workers."""
+
+    def __init__(
+        self, ledger: Ledger, links: Links, runner: Runner, run: Path, identity: Callable[[str], PublicKey]
+    ) -> None:
+        """Args:
+        run: the node's private run directory.
+        identity: the pinned identity key of a party, or this node's own.
+        """
+        self.ledger, self.links, self.runner, self.run, self.identity = ledger, links, runner, run, identity
+        self.log_in_order = asyncio.Lock()  # a witness refuses a checkpoint older than the last it saw
+        self.granted: dict[str, asyncio.Event] = {}
+        self._seen: dict[str, int] = {}
+
+    async def propose(self, party: str, job: Job, commitment: bytes) -> Signed:
+        """Return a party's acceptance of exactly this plan."""
+        acceptance = await self.links.propose(party, Proposal(job.plan_bytes, job.submission, commitment), ANSWER_S)
+        value = wire.decode(Acceptance, acceptance.payload)
+        if value.party != party or value.plan_digest != job.plan_digest:
+            raise PartyFailed(tell="accepted another plan", party=party, stage="propose")
+        return acceptance
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, job: Job, stage: Callable[[], str], reason: Callable[[], SandboxError | None]
+    ) -> AsyncIterator[Wires]:
+        """Connect with every party of a job; on the way out the others hear why, or that all went well."""
+        warm = asyncio.create_task(self.runner.start())
+        self.granted[job.job_id] = asyncio.Event()
+        try:
+            async with self.links.job(job.job_id, job.parties, stage) as connections:
+                try:
+                    yield Wires(self, job, connections, warm)
+                    await connections.finish()
+                except SandboxError as error:
+                    await connections.abort(self.failure(error, stage()))
+                    raise
+                except BaseException:
+                    why = reason() or JobFailed(party=self.ledger.node_id)
+                    await connections.abort(self.failure(why, stage()))
+                    raise
+        finally:
+            self.granted.pop(job.job_id, None)
+            warm.add_done_callback(_note)
+
+    async def take_grant(self, party: str, grant: Signed) -> None:
+        """Take another owner's grant and wake whoever waits for it."""
+        job_id = await self.ledger.take_grant(party, self.identity(party), grant)
+        if job_id in self.granted:
+            self.granted[job_id].set()
+
+    async def cosign(self, note: bytes, job: Job) -> bytes:
+        """Have another party check that this log only grew, and co-sign it."""
+        witness = self.ledger.settings.witness or next(p for p in job.parties if p != self.ledger.node_id)
+        size = parse_checkpoint(note).size
+        for _ in range(2):
+            old = min(self._seen.get(witness, 0), size)
+            with self.ledger.store.read() as conn:
+                proof = tuple(audit_log.consistency(conn, old, size)) if 0 < old < size else ()
+            line, seen = await self.links.cosign(witness, CosignQuery(old, note, proof))
+            if line:
+                self._seen[witness] = size
+                return line
+            self._seen[witness] = seen
+        raise Unavailable(
+            tell="the witness did not co-sign the log", party=witness, stage="deliver", hint="call the witness's operator"
+        )
+
+    def failure(self, error: SandboxError, stage: str) -> Failure:
+        """Return what anybody may read of an error."""
+        return failure_of(error, error.party or self.ledger.node_id, error.stage or stage)
+
+
+class Wires:
+    """One job's connections, and the host of its workers (:class:`sandbox.runner.Host`)."""
+
+    def __init__(self, exchange: Exchange, job: Job, connections: JobLinks, warm: asyncio.Task[None]) -> None:
+        self._exchange, self._job, self._connections, self._warm = exchange, job, connections, warm
+        self._ledger = exchange.ledger
+        self._me = exchange.ledger.node_id
+        self._others = [party for party in job.parties if party != self._me]
+        self._inbox: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(maxsize=64)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes sent and received so far."""
+        return self._connections.traffic
+
+    # --- agreement --------------------------------------------------------------------------------------------------
+
+    async def agree(
+        self, mine: Committed, commitments: Mapping[str, bytes], accepted: tuple[Signed, ...]
+    ) -> Setting:
+        """Exchange the proof that all accepted, then open everybody's terms; the nonces together make the salt."""
+        if self._job.plan.proposer == self._me:
+            await self._connections.broadcast("start", wire.encode(Start(accepted)))
+        else:
+            start = await self._connections.recv(self._job.plan.proposer, "start", ANSWER_S)
+            accepted = wire.decode(Start, start).acceptances
+        promised = self._promised(accepted)
+        if any(promised[party] != value for party, value in commitments.items()):
+            raise PartyFailed(tell="changed its terms after proposing", party=self._job.plan.proposer, stage="agree")
+        await self._connections.broadcast("terms", wire.encode(mine.opened))
+        opened = {self._me: mine.opened}
+        for party in self._others:
+            opened[party] = wire.decode(OpenedTerms, await self._connections.recv(party, "terms", ANSWER_S))
+            if commitment_to(opened[party]) != promised[party]:
+                raise PartyFailed(tell="opened other terms than it committed to", party=party, stage="agree")
+        for party in self._job.plan.parties:
+            if opened[party.node_id].terms.content_hash != party.content_hash:
+                raise PartyFailed(tell="would use other rows than planned", party=party.node_id, stage="agree")
+        salt = tagged("salt", b"".join(opened[party].terms.nonce for party in self._job.parties))
+        return Setting({party: opened[party].terms.rows for party in self._job.parties}, salt)
+
+    def _promised(self, accepted: tuple[Signed, ...]) -> dict[str, bytes]:
+        """Check every acceptance: signed by that party's pinned key, over this very plan."""
+        promised = {}
+        for acceptance in accepted:
+            claimed = wire.decode(Acceptance, acceptance.payload)
+            if claimed.party not in self._job.parties:
+                raise PartyFailed(tell="brought a stranger's acceptance", party=self._job.plan.proposer, stage="agree")
+            value = signed.verify(self._exchange.identity(claimed.party), "acceptance", acceptance, Acceptance)
+            if value.plan_digest != self._job.plan_digest:
+                raise PartyFailed(tell="accepted another plan", party=claimed.party, stage="agree")
+            promised[value.party] = value.commitment
+        if set(promised) != set(self._job.parties):
+            raise PartyFailed(tell="started without everybody", party=self._job.plan.proposer, stage="agree")
+        return promised
+
+    async def grants(self, mine: Signed | None, which: str) -> None:
+        """Hand over this owner's grant, and wait for those of all owners."""
+        if mine is not None:
+            await asyncio.gather(*(self._exchange.links.grant(party, mine) for party in self._others))
+        owners = {p.node_id for p in self._job.plan.parties if p.dataset is not None} - {self._me}
+
+        async def wait() -> None:
+            while True:
+                event = self._exchange.granted[self._job.job_id]
+                event.clear()
+                if owners <= await self._ledger.granted(self._job, which):
+                    return
+                await event.wait()
+
+        await self._unless_broken(wait())
+
+    async def ready(self) -> None:
+        """Wait until every party could start its engine: none then waits inside a library."""
+        await self._unless_broken(asyncio.shield(self._warm))
+        await self._connections.broadcast("ready")
+        for party in self._others:
+            await self._connections.recv(party, "ready", READY_S)
+
+    async def shares(self, plan: Mapping[str, tuple[str, ...]]) -> None:
+        """Send the last shares this node owes, and take those it is owed."""
+        for receiver, senders in plan.items():
+            if self._me in senders:
+                share = await self._ledger.fetch(self._job, self._job.job_id, f"share-for-{receiver}")
+                if receiver == self._me:
+                    await self._ledger.keep(self._job, f"share-from-{self._me}", share)
+                else:
+                    await self._connections.send(receiver, "share", share)
+        for sender in plan.get(self._me, ()):
+            if sender != self._me:
+                share = await self._connections.recv(sender, "share", READY_S)
+                await self._ledger.keep(self._job, f"share-from-{sender}", share)
+
+    async def trail(self) -> None:
+        """Tell the others what was entered here, and keep what they say."""
+        await self._connections.broadcast("trail", wire.encode(await self._ledger.own_trail(self._job)))
+        for party in self._others:
+            report = wire.decode(TrailReport, await self._connections.recv(party, "trail", TRAIL_S))
+            await self._ledger.their_trail(self._job, party, report)
+
+    # --- workers ----------------------------------------------------------------------------------------------------
+
+    async def work(self, name: str, setting: Setting) -> RawResult:
+        """Run a stage in a worker; a party that breaks off stops it at once."""
+        spec = wire.encode(self._job.spec)
+        ticket = {
+            "me": self._me,
+            "run": str(self._exchange.run),
+            "salt": setting.salt.hex(),
+            "rows": dict(setting.rows),
+            "subject": self._ledger.subject(self._job),
+            "deadline_s": self._job.plan.deadline_s,
+            "dataset": dict(self._ledger.dataset(self._job.plan)),
+            "plan_size": len(self._job.plan_bytes),
+        }
+        pumps = [asyncio.create_task(self._pump(party)) for party in self._others]
+        try:
+            stage = self._exchange.runner.stage(name, self._job.plan.kind, ticket, self._job.plan_bytes + spec, self)
+            return await self._unless_broken(stage)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+
+    async def _pump(self, party: str) -> None:
+        with contextlib.suppress(SandboxError):  # whoever runs the stage hears of a broken connection itself
+            while True:
+                try:
+                    message = await self._connections.recv(party, "work", 3600.0)
+                except DeadlinePassed:
+                    continue
+                content = wire.decode(ControlMessage, message)
+                await self._inbox.put((party, content.label, content.body))
+
+    async def relay(self, directory: Path) -> None:
+        """Carry the engine's links to the other parties."""
+        await self._connections.relay(directory)
+
+    async def fetch(self, job_id: str, name: str) -> bytes:
+        """Return a kept artefact."""
+        return await self._ledger.fetch(self._job, job_id, name)
+
+    async def keep(self, name: str, content: bytes) -> None:
+        """Keep an artefact."""
+        await self._ledger.keep(self._job, name, content)
+
+    async def send(self, party: str, label: str, body: bytes) -> None:
+        """Send to the worker at another party."""
+        await self._connections.send(party, "work", wire.encode(ControlMessage(label, body)))
+
+    async def receive(self) -> tuple[str, str, bytes]:
+        """Return the next message for this node's worker."""
+        return await self._inbox.get()
+
+    async def progress(self, done: int, total: int) -> None:
+        """Take note of progress: for this node's log only, a requester learns nothing of it before release."""
+        log.debug("job %s: %d of %d", self._job.job_id, done, total)
+
+    async def _unless_broken(self, action: Awaitable[T]) -> T:
+        """Await ``action``, but no longer than the connections hold."""
+        task = asyncio.ensure_future(action)
+        try:
+            await asyncio.wait({task, self._connections.broken}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise self._connections.broken.result()
+            return await task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=10.0)
+
+
+def _note(warm: asyncio.Task[None]) -> None:
+    if not warm.cancelled() and (error := warm.exception()) is not None:
+        log.warning("ray did not start: %s", type(error).__name__)

@@ -1,0 +1,524 @@
+"""The durable side of a job at one node: facts, rows, entries, artefacts, results. Every effect is one transaction with its audit entry."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Row, insert, select
+
+from sandbox import record, signed, wire
+from sandbox.audit import log as audit_log
+from sandbox.audit.merkle import leaf_hash
+from sandbox.audit.receipt import Receipt
+from sandbox.catalog import artefacts, vault
+from sandbox.catalog.schema import parse_schema
+from sandbox.crypto.envelope import seal_to
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.crypto.sm3 import sm3, tagged
+from sandbox.crypto.sm4 import seal
+from sandbox.errors import (
+    BudgetSpent,
+    Cancelled,
+    InvalidSpec,
+    JobFailed,
+    NotFound,
+    OutputWithheld,
+    PolicyRefused,
+    SandboxError,
+    Unauthenticated,
+    Unavailable,
+    WrongState,
+)
+from sandbox.gate.release import release, rounded
+from sandbox.keyring import NodeKeys
+from sandbox.model import (
+    Acceptance,
+    ApplicantScore,
+    Call,
+    Commitment,
+    DatasetRef,
+    Entry,
+    Fact,
+    Failure,
+    Fee,
+    GrantStatement,
+    JobKind,
+    JobSpec,
+    JobSubmission,
+    OpenedTerms,
+    Opening,
+    PartyRole,
+    Plan,
+    PsiSpec,
+    RawResult,
+    Release,
+    Result,
+    ScoreSpec,
+    Signed,
+    State,
+    Terms,
+    TrailEntry,
+    TrailReport,
+    TrainSpec,
+)
+from sandbox.policy import book, quota
+from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset
+from sandbox.policy.consent import open_subject
+from sandbox.policy.scenario import coefficient
+from sandbox.record import Job
+from sandbox.settings import Settings
+from sandbox.store import Store, datasets, grants, refusals, results
+from sandbox.usage import tariff
+
+T = TypeVar("T")
+_ENTERED = (PolicyRefused, BudgetSpent, Unavailable, InvalidSpec, Unauthenticated, WrongState)
+_ENDS: Mapping[type[SandboxError], State] = {
+    OutputWithheld: State.REFUSED,
+    PolicyRefused: State.REFUSED,
+    Cancelled: State.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """This party's terms, and what opens the commitment it gave."""
+
+    opened: OpenedTerms
+    commitment: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A release with its entry and the checkpoint that covers it."""
+
+    release: Release
+    openings: tuple[Opening, ...]
+    index: int
+    leaf: bytes
+    path: tuple[bytes, ...]
+    note: bytes
+    fee: Fee
+    recipient: PublicKey
+
+
+def commitment_to(opened: OpenedTerms) -> bytes:
+    """Return what commits to terms: SM3 over the opening and the encoded terms."""
+    return tagged("terms", opened.opening + wire.encode(opened.terms))
+
+
+class Ledger:
+    """One node's durable side."""
+
+    def __init__(
+        self, home: Path, settings: Settings, keys: NodeKeys, store: Store, engines: Callable[[], Mapping[str, str]]
+    ) -> None:
+        self.node_id, self.home, self.settings, self.keys, self.store = settings.node_id, home, settings, keys, store
+        self._engines = engines
+
+    # --- transactions -----------------------------------------------------------------------------------------------
+
+    async def write(self, action: Callable[[Connection], T]) -> T:
+        """Run ``action`` in one durable transaction, off the event loop."""
+
+        def run() -> T:
+            with self.store.write() as conn:
+                return action(conn)
+
+        return await asyncio.to_thread(run)
+
+    async def transact(
+        self, action: Callable[[Connection], T], on_refusal: tuple[str, str, Callable[[Connection], None]]
+    ) -> T:
+        """Run ``action``; a refusal leaves an entry of its own, and uses up the request's nonce, before it is raised."""
+        try:
+            return await self.write(action)
+        except _ENTERED as error:
+            job_id, actor, remember = on_refusal
+            code = type(error).__name__
+
+            def refused(conn: Connection) -> None:
+                remember(conn)
+                entry = self._entry("refused", job_id, b"", b"", actor, 0, {"code": code, "reason": error.tell[:200]})
+                audit_log.append(conn, wire.encode(entry), job_id)
+
+            await self.write(refused)
+            raise
+
+    # --- admission --------------------------------------------------------------------------------------------------
+
+    def facts(self, conn: Connection, call: Signed, spec: JobSpec, choices: Choices) -> Facts:
+        """Return everything policy may look at."""
+        now = signed.now_ms()
+        standing = book.standing(conn, spec.scenario_digest)
+        submitter = b""
+        if standing is not None:
+            applicant = PublicKey.from_bytes(standing.scenario.applicant_key)
+            if applicant.key_id == call.key_id:
+                signed.verify(applicant, "call", call, Call)
+                submitter = standing.scenario.applicant_key
+        models = frozenset(
+            content.kind.model
+            for _, stored in quota.score_jobs(conn, spec.scenario_digest)
+            if isinstance(content := record.contents(signed.read_signed(stored)).spec, JobSpec)
+            and isinstance(content.kind, ScoreSpec)
+        )
+        return Facts(
+            node_id=self.node_id,
+            now_ms=now,
+            standing=standing,
+            submitter=submitter,
+            used=quota.used(conn, spec.scenario_digest, now, models),
+            own={
+                DatasetRef(row.code, row.version): OwnDataset(bytes(row.content_hash), row.rows, row.state == "active")
+                for row in conn.execute(select(datasets))
+            },
+            earlier=_earlier(conn, spec),
+            engines=self._engines(),
+            default_deadline_s=self.settings.deadline_s,
+        )
+
+    def consent(self, conn: Connection, plan: Plan, submission: JobSubmission) -> bytes:
+        """Check the person's consent where the job is about one and this node owns data; returns the token's nonce."""
+        if not self.owns(plan) or not _is_applicant(submission.spec):
+            return b""
+        return self._subject(conn, plan, submission)[1]
+
+    def subject(self, job: Job) -> str:
+        """Return the person a job is about; empty if it is about many, or this node has no data."""
+        if not self.owns(job.plan) or not _is_applicant(job.spec):
+            return ""
+        with self.store.read() as conn:
+            return self._subject(conn, job.plan, job.content)[0]
+
+    def _subject(self, conn: Connection, plan: Plan, submission: JobSubmission) -> tuple[str, bytes]:
+        spec = submission.spec.kind
+        if not isinstance(spec, ScoreSpec) or not isinstance(spec.subject, ApplicantScore):
+            raise InvalidSpec("not about one person")
+        return open_subject(
+            self.keys.sealing,
+            self.node_id,
+            submission.inputs,
+            spec.subject.commitment,
+            book.application(conn, plan.scenario_digest),
+            plan.scenario_digest,
+            plan.time_ms,
+        )
+
+    def owns(self, plan: Plan) -> bool:
+        """Whether this node brings data to the plan."""
+        return any(party.node_id == self.node_id and party.dataset is not None for party in plan.parties)
+
+    async def commit_terms(self, job: Job) -> Committed:
+        """Return this party's terms: which rows go in, and its share of the salt."""
+        rows, content_hash = 0, b""
+        if self.owns(job.plan):
+            with self.store.read() as conn:
+                row = _dataset(conn, self._reference(job.plan))
+            rows, content_hash = row.rows, bytes(row.content_hash)
+        opened = OpenedTerms(Terms(content_hash, rows, secrets.token_bytes(32)), secrets.token_bytes(32))
+        return Committed(opened, commitment_to(opened))
+
+    def accept(self, job: Job, terms: Committed) -> Signed:
+        """Return this party's signed acceptance of a plan."""
+        value = Acceptance(self.node_id, job.plan_digest, terms.commitment, signed.now_ms())
+        return signed.sign(self.keys.identity, "acceptance", value)
+
+    def grant(self, job: Job, which: str) -> Signed | None:
+        """Return this owner's signed leave to reveal; None if it owns nothing in the job."""
+        if not self.owns(job.plan):
+            return None
+        value = GrantStatement(self.node_id, job.job_id, job.plan_digest, job.plan.recipient, which)
+        return signed.sign(self.keys.identity, "grant", value)
+
+    # --- the line ---------------------------------------------------------------------------------------------------
+
+    async def run(self, job: Job) -> None:
+        """ADMITTED -> RUNNING."""
+        await self.write(lambda conn: record.move(conn, job.job_id, State.RUNNING))
+
+    async def spend(self, job: Job) -> None:
+        """Make the reservation final: from here on engine bytes flow."""
+        await self.write(lambda conn: quota.spend(conn, job.job_id))
+
+    async def release(self, job: Job, raw: RawResult) -> None:
+        """The durable entry without which no last share may leave."""
+
+        def enter(conn: Connection) -> None:
+            people = _people(raw)
+            record.people(conn, job.job_id, people)
+            quota.settle(conn, job.job_id, people if self.owns(job.plan) else 0)
+            self.enter(conn, "released", job, {"outputs": ",".join(rule.name for rule in job.plan.outputs)})
+
+        await self.write(enter)
+
+    async def deliver(self, job: Job, raw: RawResult) -> Delivery:
+        """Gate the outputs, enter them as commitments, and sign the checkpoint that covers the entry."""
+
+        def enter(conn: Connection) -> Delivery:
+            scenario = book.application(conn, job.plan.scenario_digest)
+            tables = {name: self._fetch(conn, job.job_id, kept) for name, kept in raw.tables.items()}
+            released = release(job.plan, raw.gate_inputs, raw.figures, tables, scenario.score_step)
+            openings = tuple(
+                Opening(output.name, secrets.token_bytes(32), sm3(output.content)) for output in released.outputs
+            )
+            units, yuan = self._price(conn, job, raw)
+            entry = self._entry(
+                "delivered",
+                job.job_id,
+                job.plan_digest,
+                job.plan.scenario_digest,
+                self.node_id,
+                job.plan.time_ms,
+                {"recipient": job.plan.recipient, "units": str(units), "yuan": yuan},
+                tuple(Commitment(o.name, sm3(o.salt + o.value)) for o in openings),
+            )
+            leaf = wire.encode(entry)
+            index = audit_log.append(conn, leaf, job.job_id)
+            note = audit_log.checkpoint(conn, self.node_id, self.keys.checkpoint)
+            path = tuple(audit_log.inclusion(conn, index, audit_log.size(conn)))
+            recipient = PublicKey.from_bytes(scenario.recipient.sealing_key)
+            return Delivery(released, openings, index, leaf, path, note, Fee(units, yuan, index), recipient)
+
+        return await self.write(enter)
+
+    async def seal(self, job: Job, delivery: Delivery, cosignature: bytes) -> None:
+        """Sign, seal to the recipient, and keep with the receipt. No receipt, no result."""
+        receipt = Receipt(delivery.leaf, delivery.index, delivery.path, delivery.note, (cosignature,))
+        content = Result(job.job_id, delivery.release.outputs, delivery.openings)
+        inner = wire.encode(signed.sign(self.keys.identity, "result", content))
+        context = job.job_id.encode() + job.plan.recipient.encode() + tagged("leaf", delivery.leaf)
+        sealed = seal_to(delivery.recipient, inner, tagged("result-aad", context))
+        path = self.home / "results" / f"{job.job_id}.sealed"
+
+        def keep(conn: Connection) -> None:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(sealed)
+                file.flush()
+                os.fsync(file.fileno())
+            row = {"recipient": job.plan.recipient, "receipt": receipt.to_text(), "size": len(sealed)}
+            conn.execute(insert(results).values(job_id=job.job_id, **row))
+            record.charge(conn, job.job_id, delivery.fee)
+
+        await self.write(keep)
+
+    async def close(self, job: Job, state: State) -> None:
+        """RUNNING -> ``state``."""
+        await self.write(lambda conn: record.move(conn, job.job_id, state))
+
+    async def stop(self, job: Job, error: SandboxError, failure: Failure) -> None:
+        """End a job early: state, public reason, entry, quota; the owner's reason sealed beside it."""
+
+        def end(conn: Connection) -> None:
+            now = record.read(conn, job.job_id).state
+            then = _ENDS.get(type(error), State.FAILED)
+            if now is State.ADMITTED and then is State.REFUSED:
+                then = State.FAILED
+            record.move(conn, job.job_id, then)
+            record.fail(conn, job.job_id, failure)
+            returned = quota.give_back(conn, job.job_id)
+            self.enter(
+                conn,
+                then.name.lower(),
+                job,
+                {"code": failure.code, "party": failure.party, "stage": failure.stage, "quota": "returned" if returned else "spent"},
+            )
+            nonce = secrets.token_bytes(12)
+            sealed = nonce + seal(self.keys.node_key, nonce, str(error).encode(), b"reason" + job.job_id.encode())
+            conn.execute(insert(refusals).values(job_id=job.job_id, sealed=sealed))
+            artefacts.drop(conn, self._artefacts, job.job_id)
+
+        await self.write(end)
+
+    async def stage(self, job: Job, name: str, milliseconds: int, traffic: int) -> None:
+        """Note a finished stage."""
+        await self.write(lambda conn: record.stage(conn, job.job_id, name, milliseconds, traffic))
+
+    # --- entries, artefacts, grants, trail --------------------------------------------------------------------------
+
+    def enter(self, conn: Connection, what: str, job: Job, facts: Mapping[str, str]) -> int:
+        """Append an entry about a job, inside the caller's transaction."""
+        entry = self._entry(
+            what, job.job_id, job.plan_digest, job.plan.scenario_digest, job.submission.key_id, job.plan.time_ms, facts
+        )
+        return audit_log.append(conn, wire.encode(entry), job.job_id)
+
+    def enter_other(self, conn: Connection, what: str, actor: str, facts: Mapping[str, str], scenario: bytes = b"") -> int:
+        """Append an entry about something else than a job."""
+        return audit_log.append(conn, wire.encode(self._entry(what, "", b"", scenario, actor, 0, facts)))
+
+    def _entry(
+        self,
+        what: str,
+        job_id: str,
+        plan_digest: bytes,
+        scenario_digest: bytes,
+        actor: str,
+        peer_time_ms: int,
+        facts: Mapping[str, str],
+        commitments: tuple[Commitment, ...] = (),
+    ) -> Entry:
+        listed = tuple(Fact(name, value) for name, value in sorted(facts.items()))
+        return Entry(
+            what, job_id, plan_digest, scenario_digest, actor, signed.now_ms(), peer_time_ms, listed, commitments
+        )
+
+    @property
+    def _artefacts(self) -> Path:
+        return self.home / "artefacts"
+
+    def _fetch(self, conn: Connection, job_id: str, name: str) -> bytes:
+        return artefacts.fetch(conn, self._artefacts, self.keys.node_key, job_id, name)
+
+    async def fetch(self, job: Job, job_id: str, name: str) -> bytes:
+        """Return an artefact of this job, or of an earlier one under the same scenario."""
+
+        def run() -> bytes:
+            with self.store.read() as conn:
+                if job_id != job.job_id and record.read(conn, job_id).plan.scenario_digest != job.plan.scenario_digest:
+                    raise NotFound("an artefact of another scenario was asked for")
+                return self._fetch(conn, job_id, name)
+
+        return await asyncio.to_thread(run)
+
+    async def keep(self, job: Job, name: str, content: bytes) -> None:
+        """Keep an artefact under a job."""
+        await self.write(
+            lambda conn: artefacts.keep(conn, self._artefacts, self.keys.node_key, job.job_id, name, content)
+        )
+
+    async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> str:
+        """Store another owner's grant; returns the job id.
+
+        Raises:
+            Unauthenticated: that party did not sign it.
+            NotFound, WrongState: there is no such job, or it is not the plan's.
+        """
+        statement = signed.verify(identity, "grant", grant, GrantStatement)
+
+        def store(conn: Connection) -> None:
+            job = record.read(conn, statement.job_id)
+            mine = (party, job.plan_digest, job.plan.recipient)
+            if not hmac.compare_digest(repr((statement.party, statement.plan_digest, statement.recipient)), repr(mine)):
+                raise WrongState(f"a grant by {party} is not for the plan of job {statement.job_id}")
+            key = (grants.c.job_id == job.job_id) & (grants.c.party == party) & (grants.c.round == statement.round)
+            if conn.scalar(select(grants.c.party).where(key)) is None:
+                row = {"job_id": job.job_id, "party": party, "round": statement.round, "record": wire.encode(grant)}
+                conn.execute(insert(grants).values(**row))
+
+        await self.write(store)
+        return statement.job_id
+
+    async def granted(self, job: Job, which: str) -> frozenset[str]:
+        """Return the parties whose grants this node holds."""
+
+        def run() -> frozenset[str]:
+            with self.store.read() as conn:
+                found = conn.execute(
+                    select(grants.c.party).where(grants.c.job_id == job.job_id, grants.c.round == which)
+                )
+                return frozenset(party for (party,) in found)
+
+        return await asyncio.to_thread(run)
+
+    async def own_trail(self, job: Job) -> TrailReport:
+        """Return and store this node's entries about a job."""
+
+        def run(conn: Connection) -> TrailReport:
+            entries = []
+            for index, leaf in audit_log.for_job(conn, job.job_id):
+                entry = wire.decode(Entry, leaf)
+                entries.append(TrailEntry(self.node_id, index, entry.what, leaf_hash(leaf, sm3), entry.time_ms))
+            report = TrailReport(tuple(entries))
+            record.trail(conn, job.job_id, self.node_id, report)
+            return report
+
+        return await self.write(run)
+
+    async def their_trail(self, job: Job, party: str, report: TrailReport) -> None:
+        """Store what another party says it entered."""
+        if any(entry.party != party for entry in report.entries):
+            raise InvalidSpec(f"{party} reports entries of others")
+        await self.write(lambda conn: record.trail(conn, job.job_id, party, report))
+
+    async def unfinished(self, scenario_digest: bytes | None = None) -> list[str]:
+        """Return the ids of jobs that have not ended."""
+        with self.store.read() as conn:
+            return record.unfinished(conn, scenario_digest)
+
+    async def job(self, job_id: str) -> Job:
+        """Return a job."""
+        with self.store.read() as conn:
+            return record.read(conn, job_id)
+
+    def dataset(self, plan: Plan) -> Mapping[str, object]:
+        """Return what a worker needs to open this party's rows: where, and the key. Empty without data."""
+        if not self.owns(plan):
+            return {}
+        reference = self._reference(plan)
+        with self.store.read() as conn:
+            row = _dataset(conn, reference)
+        if row.wrapped_key is None:
+            raise Unavailable(f"dataset {reference.code} version {reference.version} was destroyed")
+        key = vault.unwrap(self.keys.node_key, bytes(row.wrapped_key), reference.code, reference.version)
+        schema = parse_schema(bytes(row.schema_json))
+        directory = vault.version_dir(self.home / "vault", reference.code, reference.version)
+        return {"directory": str(directory), "key": key.hex(), "key_columns": list(schema.key)}
+
+    def _reference(self, plan: Plan) -> DatasetRef:
+        mine = next(party.dataset for party in plan.parties if party.node_id == self.node_id)
+        if mine is None:
+            raise JobFailed("this party brings no data")
+        return mine
+
+    def _price(self, conn: Connection, job: Job, raw: RawResult) -> tuple[int, str]:
+        """Meter the other owners' fields by the rounded number of people; a fee must not tell more than the outputs."""
+        scenario = book.application(conn, job.plan.scenario_digest)
+        fields = sum(
+            1 if job.plan.kind is JobKind.PSI else len(party.fields)
+            for party in job.plan.parties
+            if party.role is PartyRole.RIGHT
+        )
+        people = _people(raw)
+        rows = 1 if people == 1 else rounded(people, self.settings.round_floor)
+        units = tariff.units(fields, rows)
+        before = record.units_before(conn, job.plan.scenario_digest)
+        return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))
+
+
+def _people(raw: RawResult) -> int:
+    if "rows" in raw.gate_inputs:
+        return raw.gate_inputs["rows"]
+    return raw.gate_inputs.get("group.aligned", 0)
+
+
+def _is_applicant(spec: JobSpec) -> bool:
+    return isinstance(spec.kind, ScoreSpec) and isinstance(spec.kind.subject, ApplicantScore)
+
+
+def _earlier(conn: Connection, spec: JobSpec) -> Earlier | None:
+    if isinstance(spec.kind, PsiSpec):
+        return None
+    job_id = spec.kind.alignment if isinstance(spec.kind, TrainSpec) else spec.kind.model
+    try:
+        job = record.read(conn, job_id)
+    except NotFound:
+        return None
+    return Earlier(job.plan.kind, job.state, job.plan, record.people_of(conn, job_id))
+
+
+def _dataset(conn: Connection, reference: DatasetRef) -> Row[Any]:
+    row = conn.execute(
+        select(datasets).where(datasets.c.code == reference.code, datasets.c.version == reference.version)
+    ).one_or_none()
+    if row is None or row.state != "active":
+        raise Unavailable(f"dataset {reference.code} version {reference.version} is not here or destroyed")
+    return row
+

@@ -1,0 +1,214 @@
+"""Engine links through the one port: unix sockets at both ends, sealed records between.
+
+    engine dials peer-B.sock --> node A ==RELAY connection==> node B dials self.sock --> B's engine
+
+Security:  the sockets lie in the job's private directory. Nothing is read into the bytes; they are sealed per link, and
+           never pass a third node.
+Shapes:    reads of at most 256 KiB, each one record; in each direction a read waits for the record before it to be
+           taken, so a slow engine slows the other one down and nothing piles up.
+Errors:    a connection that ends without EOF is ``PartyFailed`` naming the peer. A clean EOF says nothing about
+           success: a killed engine leaves one, too.
+Not here:  starting engines, and whether they succeeded (``runner``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sandbox.errors import DeadlinePassed, JobFailed, ProtocolFailed, SandboxError, Unavailable
+from sandbox.peer.channel import RecordType, SealedStream
+from sandbox.peer.transport import Connection
+
+_READ: Final = 256 << 10  # bytes
+_POLL_S: Final = 0.01
+_ENGINE_S: Final = 60.0  # an engine may start late; its peers' bytes wait
+_MOST: Final = 16  # engine links open with one peer; brpc makes two or three
+
+Reader = asyncio.StreamReader
+Writer = asyncio.StreamWriter
+
+
+class Relay:
+    """The engine links of one job at one node."""
+
+    def __init__(self, dial: Callable[[str], Awaitable[Connection]], fail: Callable[[SandboxError], None]) -> None:
+        self._live: set[Connection] = set()
+        self._carried = 0  # bytes of connections that are over
+        self._dial, self._fail = dial, fail
+        self._directory: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
+        self._servers: list[tuple[asyncio.Server, Path]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def traffic(self) -> int:
+        """Bytes of sealed records, both ways."""
+        return self._carried + sum(connection.stream.traffic for connection in self._live)
+
+    async def listen(self, directory: Path, peers: Sequence[str]) -> None:
+        """Listen for the engine's links to ``peers``, and let theirs in.
+
+        Raises:
+            JobFailed: a socket cannot be made, e.g. because its path is too long.
+        """
+        if self._directory.done():
+            raise JobFailed("the relay of a job was started twice")
+        for peer in peers:
+            path = directory / f"peer-{peer}.sock"
+            try:
+                server = await asyncio.start_unix_server(self._accept(peer), path, limit=_READ)
+            except OSError as error:
+                raise JobFailed(
+                    f"cannot listen on a socket in the job's directory: {error.strerror or error}"
+                ) from None
+            self._servers.append((server, path))
+        self._directory.set_result(directory)
+
+    def expect(self, peer: str) -> None:
+        """Refuse one connection more than a peer's engine needs.
+
+        Raises:
+            ProtocolFailed: the peer has opened too many.
+        """
+        if sum(known.peer == peer for known in self._live) >= _MOST:
+            raise ProtocolFailed(f"{peer} opens too many engine links", party=peer)
+
+    def join(self, connection: Connection) -> None:
+        """Carry a connection of a peer's engine."""
+        self._start(self._join(connection))
+
+    async def close(self) -> None:
+        """Let go of every link and remove the sockets."""
+        for server, path in self._servers:
+            server.close()
+            path.unlink(missing_ok=True)
+        self._directory.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, peer: str) -> Callable[[Reader, Writer], None]:
+        def accept(reader: Reader, writer: Writer) -> None:
+            self._start(self._carry(peer, reader, writer))
+
+        return accept
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guard(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except SandboxError as error:
+            self._fail(error)
+
+    async def _carry(self, peer: str, reader: Reader, writer: Writer) -> None:
+        try:
+            connection = await self._dial(peer)
+        except BaseException:
+            writer.transport.abort()
+            raise
+        async with self._held(connection):
+            await pump(connection.stream, reader, writer)
+            await self._part(connection)
+
+    async def _join(self, connection: Connection) -> None:
+        async with self._held(connection):
+            await connection.stream.confirm()
+            reader, writer = await self._engine(await asyncio.shield(self._directory))
+            await pump(connection.stream, reader, writer)
+            await self._part(connection)
+
+    @contextlib.asynccontextmanager
+    async def _held(self, connection: Connection) -> AsyncIterator[None]:
+        self._live.add(connection)
+        try:
+            yield
+        finally:
+            self._live.discard(connection)
+            self._carried += connection.stream.traffic
+            connection.frames.cancel()
+
+    async def _part(self, connection: Connection) -> None:
+        await connection.frames.done()
+        await connection.stream.drain()
+
+    async def _engine(self, directory: Path) -> tuple[Reader, Writer]:
+        try:
+            async with asyncio.timeout(_ENGINE_S):
+                while True:
+                    try:
+                        return await asyncio.open_unix_connection(directory / "self.sock", limit=_READ)
+                    except (FileNotFoundError, ConnectionRefusedError):
+                        await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise DeadlinePassed(
+                "the engine did not open its socket", tell="this node's engine did not start"
+            ) from None
+        except OSError as error:
+            raise Unavailable(f"the engine's socket: {error.strerror or error}") from None
+
+
+async def pump(stream: SealedStream, reader: Reader, writer: Writer) -> None:
+    """Carry bytes both ways until both directions have ended, each with its own EOF.
+
+    Raises:
+        PartyFailed: the connection was cut.
+        ProtocolFailed: the peer sent something else than bytes.
+    """
+    outward = asyncio.create_task(_send(stream, reader))
+    inward = asyncio.create_task(_receive(stream, writer))
+    try:
+        done, _ = await asyncio.wait({outward, inward}, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            await task
+        writer.close()
+        with contextlib.suppress(ConnectionError):  # the engine has gone already
+            await writer.wait_closed()  # what it has not read yet is still to be delivered
+    finally:
+        outward.cancel()
+        inward.cancel()
+        await asyncio.gather(outward, inward, return_exceptions=True)
+        writer.transport.abort()
+
+
+async def _send(stream: SealedStream, reader: Reader) -> None:
+    while data := await _read(reader):
+        await stream.send(RecordType.DATA, data)
+    await stream.send(RecordType.EOF)
+
+
+async def _read(reader: Reader) -> bytes:
+    try:
+        return await reader.read(_READ)
+    except ConnectionError:
+        return b""  # the engine died: its end of the bytes; the job's message says the rest
+
+
+async def _receive(stream: SealedStream, writer: Writer) -> None:
+    is_listening = True
+    while True:
+        kind, body = await stream.receive()
+        if kind is RecordType.EOF:
+            break
+        if kind is not RecordType.DATA:
+            raise ProtocolFailed(f"{stream.peer} sent a {kind.name} record on an engine link", party=stream.peer)
+        if is_listening:
+            is_listening = await _pass_on(writer, body)
+    if is_listening and writer.can_write_eof() and not writer.is_closing():
+        writer.write_eof()
+
+
+async def _pass_on(writer: Writer, body: bytes) -> bool:
+    """Whether the engine still listens; if it does not, the peer's bytes are read and dropped until it notices."""
+    try:
+        writer.write(body)
+        await writer.drain()
+    except ConnectionError:
+        return False
+    return True

@@ -1,0 +1,326 @@
+"""The life of a job. Start reading here: ``submit`` and ``take_part`` admit, ``_carry`` is the line every party then runs.
+
+    submit ── admit ── propose ─┐                          ┌─ take_part ── admit ── acceptance
+                                └── start · terms · salt ──┘
+            gate on sizes, where the protocol itself reveals ── grants
+            spend quota ── compute ── gate ── grants ── entry: released ── last shares
+            recipient's node: finish ── release ── entry: delivered ── co-signature ── sealed result
+
+*admitted* is durable before any work, *released* before any byte leaves, and no result exists without its receipt. Whatever goes wrong ends
+in ``_stop``: state, reason, entry and quota in one transaction, and every other party told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+
+from sandbox import record, signed, wire
+from sandbox.crypto.sm3 import tagged
+from sandbox.errors import (
+    AlreadyExists,
+    Cancelled,
+    DeadlinePassed,
+    JobFailed,
+    PartyFailed,
+    SandboxError,
+    Unauthenticated,
+    WrongState,
+)
+from sandbox.exchange import Exchange
+from sandbox.gate.judge import judge
+from sandbox.kinds import KINDS
+from sandbox.ledger import Committed, Ledger
+from sandbox.model import (
+    Acceptance,
+    Call,
+    JobSubmission,
+    Plan,
+    Proposal,
+    RawResult,
+    Signed,
+    State,
+)
+from sandbox.policy import quota
+from sandbox.policy.admit import Choices, admit, agree, rows_needed
+from sandbox.record import Job
+
+log = logging.getLogger(__name__)
+SUBMIT = "/sandbox.v1.JobService/SubmitJob"
+SKEW_MS = 60_000
+Remember = Callable[[Connection], None]
+
+
+@dataclass
+class Live:
+    """A job in motion at this node."""
+
+    task: asyncio.Task[None] | None = None
+    stage: str = "admitted"
+    began: float = 0.0
+    acceptance: Signed | None = None
+    reason: SandboxError | None = None
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Pipeline:
+    """The stages of every job at one node."""
+
+    def __init__(self, ledger: Ledger, exchange: Exchange) -> None:
+        """Args:
+        ledger: this node's durable side: facts, rows, entries, artefacts, results.
+        exchange: its other side: the parties and the workers.
+        """
+        self._ledger, self._exchange = ledger, exchange
+        self._live: dict[str, Live] = {}
+
+    # --- admission ------------------------------------------------------------------------------------------------
+
+    async def submit(self, call: Signed, submission: JobSubmission, remember: Remember) -> str:
+        """Admit a submitter's job and start it; the same request again is the same job."""
+        job_id = record.job_id(call.key_id, submission.spec.request_id)
+
+        def admitted(conn: Connection) -> tuple[Job, bool]:
+            remember(conn)
+            if (known := record.known_body(conn, job_id)) is not None:
+                if known != record.body_digest(call):
+                    raise AlreadyExists(tell=f"request id {submission.spec.request_id} was used with another body")
+                return record.read(conn, job_id), False
+            return self._admit(conn, call, submission, job_id, Choices(self._ledger.node_id)), True
+
+        job, new = await self._ledger.transact(admitted, on_refusal=(job_id, call.key_id, remember))
+        if new:
+            self._start(job, lambda live: self._lead(job, live))
+        return job_id
+
+    def plan(self, conn: Connection, call: Signed, submission: JobSubmission) -> Plan:
+        """Return what ``submit`` would admit, without effect."""
+        job_id = record.job_id(call.key_id, submission.spec.request_id)
+        facts = self._ledger.facts(conn, call, submission.spec, Choices(self._ledger.node_id))
+        return admit(submission.spec, job_id, signed.digest("call", call), facts, Choices(self._ledger.node_id))
+
+    async def take_part(self, proposer: str, proposal: Proposal, remember: Remember) -> Signed:
+        """Admit another node's job by this node's own rules; returns this party's signed acceptance."""
+        plan = wire.decode(Plan, proposal.plan)
+        if plan.proposer != proposer:
+            raise PartyFailed(tell="proposes in another's name", party=proposer, stage="propose")
+        if abs(signed.now_ms() - plan.time_ms) > SKEW_MS:
+            raise WrongState(
+                tell=f"the clocks of {proposer} and {self._ledger.node_id} differ by more than 60 s",
+                hint="set both clocks (sandbox doctor shows the difference)",
+            )
+        live = self._live.get(plan.job_id)
+        if live and live.acceptance:
+            return self._same(live.acceptance, proposal)
+        submission = self._submission(proposal.submission, proposer)
+        if record.job_id(proposal.submission.key_id, submission.spec.request_id) != plan.job_id:
+            raise PartyFailed(tell="the job id does not fit the submission", party=proposer, stage="propose")
+        choices = Choices(proposer, plan.engine, plan.deadline_s, plan.time_ms)
+
+        def admitted(conn: Connection) -> Job:
+            remember(conn)
+            return self._admit(conn, proposal.submission, submission, plan.job_id, choices, proposal.plan)
+
+        job = await self._ledger.transact(admitted, on_refusal=(plan.job_id, proposer, remember))
+        terms = await self._ledger.commit_terms(job)
+        acceptance = self._ledger.accept(job, terms)
+        live = self._start(job, lambda live: self._carry(job, live, terms, {proposer: proposal.commitment}))
+        live.acceptance = acceptance
+        return acceptance
+
+    def _same(self, acceptance: Signed, proposal: Proposal) -> Signed:
+        """A proposer that did not hear the answer asks again; another plan under the same id is refused."""
+        if wire.decode(Acceptance, acceptance.payload).plan_digest != tagged("plan", proposal.plan):
+            raise AlreadyExists(tell="this job id is taken by another plan")
+        return acceptance
+
+    def _submission(self, call: Signed, proposer: str) -> JobSubmission:
+        """Check the submitter's own call to the proposer, as the proposer received it."""
+        content = wire.decode(Call, call.payload)
+        if content.method != SUBMIT or content.audience != proposer:
+            raise Unauthenticated("the forwarded call is not a submission to the proposer")
+        return wire.decode(JobSubmission, content.body)
+
+    def _admit(
+        self,
+        conn: Connection,
+        call: Signed,
+        submission: JobSubmission,
+        job_id: str,
+        choices: Choices,
+        proposed: bytes = b"",
+    ) -> Job:
+        """Policy, reservation, row and entry: one transaction."""
+        ledger = self._ledger
+        facts = ledger.facts(conn, call, submission.spec, choices)
+        plan = admit(submission.spec, job_id, signed.digest("call", call), facts, choices)
+        if proposed:
+            agree(plan, wire.decode(Plan, proposed), choices.proposer)
+        consent = ledger.consent(conn, plan, submission)
+        job = record.create(conn, call, plan, proposed or wire.encode(plan))
+        rows = rows_needed(submission.spec, facts) if ledger.owns(plan) else 0
+        quota.reserve(conn, job_id, plan.scenario_digest, rows, facts.now_ms, consent)
+        ledger.enter(conn, "admitted", job, {"engine": plan.engine, "kind": plan.kind.name.lower()})
+        return job
+
+    # --- the line -------------------------------------------------------------------------------------------------
+
+    async def _lead(self, job: Job, live: Live) -> None:
+        """The proposer's beginning: everybody accepts the very same bytes, or nobody starts."""
+        terms = await self._ledger.commit_terms(job)
+        self._enter_stage(live, "propose")
+        accepted = [self._ledger.accept(job, terms)]
+        for party in job.parties[1:]:
+            answer = await self._exchange.propose(party, job, terms.commitment)
+            accepted.append(answer)
+        await self._leave_stage(job, live, 0)
+        await self._carry(job, live, terms, {}, tuple(accepted))
+
+    async def _carry(
+        self,
+        job: Job,
+        live: Live,
+        terms: Committed,
+        commitments: Mapping[str, bytes],
+        accepted: tuple[Signed, ...] = (),
+    ) -> None:
+        """From acceptance to release; every party runs this same line."""
+        kind, ledger = KINDS[job.plan.kind], self._ledger
+        async with self._exchange.open(job, lambda: live.stage, lambda: live.reason) as wires:
+            async with self._stage(job, live, "agree", wires):
+                setting = await wires.agree(terms, commitments, accepted)
+                await ledger.run(job)
+            if kind.reveals_in_protocol:
+                async with self._stage(job, live, "gate-before", wires):
+                    judge(job.plan, {f"group.{party}": rows for party, rows in setting.rows.items()})
+                    await wires.grants(ledger.grant(job, "before"), "before")
+            async with self._stage(job, live, "compute", wires):
+                await wires.ready()
+                await ledger.spend(job)
+                raw = await wires.work("compute", setting)
+            async with self._stage(job, live, "gate", wires):
+                if ledger.owns(job.plan):
+                    judge(job.plan, raw.gate_inputs)
+                await wires.grants(ledger.grant(job, "after"), "after")
+                await ledger.release(job, raw)
+            async with self._stage(job, live, "reveal", wires):
+                await wires.shares(kind.shares(job.plan))
+                if ledger.node_id in kind.shares(job.plan):
+                    raw = await wires.work("finish", setting)
+            if job.plan.recipient_node == ledger.node_id:
+                async with self._stage(job, live, "deliver", wires):
+                    await self._deliver(job, raw)
+            await wires.trail()
+            await ledger.close(job, State.RELEASED)
+
+    async def _deliver(self, job: Job, raw: RawResult) -> None:
+        """Seal what the gate lets out to the recipient, under a receipt another party co-signed."""
+        async with self._exchange.log_in_order:
+            delivery = await self._ledger.deliver(job, raw)
+            cosignature = await self._exchange.cosign(delivery.note, job)
+        await self._ledger.seal(job, delivery, cosignature)
+
+    # --- running, stopping, watching ------------------------------------------------------------------------------
+
+    def _start(self, job: Job, line: Callable[[Live], Awaitable[None]]) -> Live:
+        live = Live()
+        self._live[job.job_id] = live
+        live.task = asyncio.create_task(self._guard(job, live, line), name=f"job {job.job_id}")
+        return live
+
+    async def _guard(self, job: Job, live: Live, line: Callable[[Live], Awaitable[None]]) -> None:
+        """Run the line under its deadline and its stop; whatever ends it early is written down here, once."""
+        work = asyncio.ensure_future(line(live))
+        stop = asyncio.create_task(live.stop.wait())
+        try:
+            await asyncio.wait({work, stop}, timeout=job.plan.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                here = self._ledger.node_id
+                live.reason = Cancelled(party=here) if live.stop.is_set() else DeadlinePassed(party=here)
+                work.cancel()
+            await work
+        except SandboxError as error:
+            await self._stop(job, live, error)
+        except asyncio.CancelledError:
+            if live.reason is None:  # not the job but the node is being stopped
+                live.reason = JobFailed(tell="the node was stopped", party=self._ledger.node_id)
+                work.cancel()
+                await asyncio.wait({work})
+            await self._stop(job, live, live.reason)
+        except Exception as error:  # a defect of ours: named in the log, closed to everybody else
+            log.exception("job %s: a defect in stage %s", job.job_id, live.stage)
+            await self._stop(job, live, JobFailed(type(error).__name__))
+        finally:
+            stop.cancel()
+            self._live.pop(job.job_id, None)
+            live.changed.set()
+
+    async def _stop(self, job: Job, live: Live, error: SandboxError) -> None:
+        """State, reason, entry and quota in one transaction. The others were told when the connections closed."""
+        failure = self._exchange.failure(error, live.stage)
+        log.warning("job %s stopped in %s: %s: %s", job.job_id, failure.stage, failure.code, error)
+        await self._ledger.stop(job, error, failure)
+
+    async def cancel(self, job_id: str) -> None:
+        """Stop a job here and, through its connections, everywhere."""
+        live = self._live.get(job_id)
+        if live is None:
+            raise WrongState(tell="the job has ended already")
+        live.stop.set()
+        if live.task is not None:
+            await asyncio.wait({live.task}, timeout=15.0)
+
+    async def revoked(self, scenario_digest: bytes) -> None:
+        """Cancel what runs under a scenario that was revoked."""
+        for job_id in await self._ledger.unfinished(scenario_digest):
+            with contextlib.suppress(WrongState):  # it ended meanwhile
+                await self.cancel(job_id)
+
+    async def changes(self, job_id: str) -> AsyncIterator[str]:
+        """Yield the stage a job is in, now and at every change, until it has ended here."""
+        while (live := self._live.get(job_id)) is not None:
+            changed = live.changed
+            yield live.stage
+            await changed.wait()
+        yield ""
+
+    def stage_of(self, job_id: str) -> str:
+        """Return the stage a job is in; empty when it is not in motion."""
+        live = self._live.get(job_id)
+        return live.stage if live else ""
+
+    async def recover(self) -> None:
+        """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
+        for job_id in await self._ledger.unfinished():
+            error = JobFailed(tell="the node was restarted", party=self._ledger.node_id, hint="submit again with a new request id")
+            await self._ledger.stop(await self._ledger.job(job_id), error, self._exchange.failure(error, "restart"))
+
+    async def close(self) -> None:
+        """Stop every job and wait until it is written down."""
+        tasks = [live.task for live in self._live.values() if live.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @contextlib.asynccontextmanager
+    async def _stage(self, job: Job, live: Live, name: str, wires: object) -> AsyncIterator[None]:
+        traffic = getattr(wires, "traffic", 0)
+        self._enter_stage(live, name)
+        yield
+        await self._leave_stage(job, live, getattr(wires, "traffic", 0) - traffic)
+
+    def _enter_stage(self, live: Live, name: str) -> None:
+        live.stage, live.began = name, time.monotonic()
+        live.changed.set()
+        live.changed = asyncio.Event()
+
+    async def _leave_stage(self, job: Job, live: Live, traffic: int) -> None:
+        await self._ledger.stage(job, live.stage, int(1000 * (time.monotonic() - live.began)), traffic)
+

@@ -1,0 +1,188 @@
+"""Keys: one spelling, the hash both sides agree on, made-up identity numbers."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.catalog import ids
+from sandbox.catalog.ids import (
+    DAYS,
+    SEQUENCES,
+    check_digit_ok,
+    digest128,
+    made_up_ids,
+    normalise,
+    salted_bucket,
+)
+from sandbox.crypto.sm3 import sm3
+from sandbox.errors import InvalidSpec
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "bucket_hash.json"
+MASK = 2**64 - 1
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+def slow_lanes(key: bytes, salt: bytes) -> tuple[int, int]:
+    """Compute the hash one byte after the other, as its specification reads."""
+    stream = b"".join(sm3(b"sandbox/v1/bucket-hash\0" + salt + end) for end in (b"", b"\x01"))
+    s = [int.from_bytes(stream[8 * i : 8 * i + 8], "little") for i in range(8)]
+    lanes = []
+    for lane in range(2):
+        h = (s[2 * lane] + len(key)) & MASK
+        for begin in range(0, len(key), 8):
+            h = (h ^ int.from_bytes(key[begin : begin + 8], "little")) * (s[2 * lane + 1] | 1) & MASK
+            h ^= h >> 32
+        h = (h + s[4 + lane]) * 0xBF58476D1CE4E5B9 & MASK
+        h ^= h >> 29
+        h = h * 0x94D049BB133111EB & MASK
+        lanes.append(h ^ h >> 32)
+    return lanes[0], lanes[1]
+
+
+def test_known_answers_of_the_hash() -> None:
+    cases = json.loads(VECTORS.read_text())["cases"]
+    assert len(cases) >= 10
+    for case in cases:
+        keys, salt = pa.array([case["key"]]), bytes.fromhex(case["salt"])
+        lanes = tuple(int(word, 16) for word in case["digest"])
+        assert tuple(map(int, digest128(keys, salt)[0])) == lanes == slow_lanes(case["key"].encode(), salt)
+        assert salted_bucket(keys, salt, case["buckets"]).tolist() == [case["bucket"]]
+
+
+@given(st.lists(texts, max_size=12), st.binary(max_size=40), st.integers(1, 1 << 20))
+def test_the_hash_equals_its_slow_reference(keys: list[str], salt: bytes, buckets: int) -> None:
+    slow = [slow_lanes(key.encode(), salt) for key in keys]
+    array = pa.array(["before", *keys, "behind"], pa.string()).slice(1, len(keys))
+    for form in (array, array.cast(pa.large_string()), pa.chunked_array([array[:1], array[1:]], pa.string())):
+        assert [tuple(row) for row in digest128(form, salt).tolist()] == slow
+        assert salted_bucket(form, salt, buckets).tolist() == [(lane >> 32) * buckets >> 32 for lane, _ in slow]
+
+
+def test_buckets_are_even_and_their_salt_matters() -> None:
+    keys = made_up_ids(64_000, seed=5)
+    one, other = salted_bucket(keys, b"1", 64), salted_bucket(keys, b"2", 64)
+    assert one.dtype == np.uint32
+    sizes = np.bincount(one, minlength=64)
+    assert sizes.min() > 850 and sizes.max() < 1150  # five standard deviations around 1000
+    assert abs(int((one == other).sum()) - 1000) < 160
+
+
+def test_a_missing_key_has_no_hash() -> None:
+    with pytest.raises(InvalidSpec, match="key 3 is missing"):
+        digest128(pa.array(["canary", "b", None]), b"")
+    with pytest.raises(InvalidSpec, match="not text"):
+        digest128(pa.array([1]), b"")
+
+
+@pytest.mark.parametrize("buckets", [0, -1, (1 << 20) + 1])
+def test_the_number_of_buckets_has_limits(buckets: int) -> None:
+    with pytest.raises(InvalidSpec):
+        salted_bucket(pa.array(["a"]), b"", buckets)
+
+
+@given(st.lists(st.one_of(st.none(), texts), max_size=10))
+def test_normalising_twice_changes_nothing(keys: list[str | None]) -> None:
+    once = normalise([pa.array(keys, pa.string())])
+    assert normalise([once]).equals(once)
+
+
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_letter_case_blanks_and_width_do_not_matter(keys: list[str]) -> None:
+    upper = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    spelled = [f" \u3000{key.translate(upper)}\t" for key in keys]
+    assert normalise([pa.array(spelled)]).equals(normalise([pa.array(keys)]))
+
+
+def test_spellings() -> None:
+    found = normalise([pa.array([" 11010119900101123x ", "１２ａ", "i\u0307", "ﬁ", None, "", "é", "e\u0301", "ß"])])
+    assert found.to_pylist() == ["11010119900101123X", "12A", "\u0130", "FI", None, "", "é", "é", "ß"]
+    assert normalise([pa.array([7, -1, None])]).to_pylist() == ["7", "-1", None]
+    assert normalise([pa.array([date(2020, 2, 3)])]).to_pylist() == ["2020-02-03"]
+    assert normalise([pa.array(["a", "a"]).dictionary_encode()]).to_pylist() == ["A", "A"]
+    assert normalise([pa.chunked_array([["a"], ["b"]])]).to_pylist() == ["A", "B"]
+
+
+plain_parts = st.text("ab1\x1e ", max_size=4)
+
+
+@given(st.lists(st.tuples(plain_parts, plain_parts), min_size=2, max_size=2))
+def test_joined_keys_are_equal_only_if_all_parts_are(rows: list[tuple[str, str]]) -> None:
+    columns = [pa.array(column) for column in zip(*rows, strict=True)]
+    joined = normalise(columns).to_pylist()
+    parts = [normalise([column]).to_pylist() for column in columns]
+    assert (joined[0] == joined[1]) == all(part[0] == part[1] for part in parts)
+
+
+def test_a_joined_key_lacks_what_a_part_lacks() -> None:
+    assert normalise([pa.array(["a", None, ""]), pa.array([None, "b", "c"])]).to_pylist() == [None, None, "\x1fC"]
+
+
+def test_keys_that_cannot_be_joined_are_refused_without_being_quoted() -> None:
+    with pytest.raises(InvalidSpec, match=r"key 2 contains") as caught:
+        normalise([pa.array(["a", "ca\x1fnary"]), pa.array(["a", "b"])])
+    assert "nary" not in str(caught.value)
+    for columns in ([], [pa.array(["a"]), pa.array(["a", "b"])], [pa.array([1.5])]):
+        with pytest.raises(InvalidSpec):
+            normalise(columns)
+
+
+def slow_check_digit(digits: str) -> str:
+    """GB 11643-1999, clause 4: ISO 7064 MOD 11-2."""
+    remainder = 0
+    for digit in digits:
+        remainder = (remainder + int(digit)) * 2 % 11
+    return "10X98765432"[remainder]
+
+
+def test_check_digits_follow_the_standard() -> None:
+    # The worked example of GB 11643-1999, annex A: 11010519491231002 has the check digit X.
+    assert slow_check_digit("11010519491231002") == "X"
+    good = ["11010519491231002X", "440524188001010014"]  # both of the standard's examples
+    bad = ["110105194912310021", "11010519491231002x", "1101051949123100X2", "11010519491231002", "", None, "/" * 18]
+    assert check_digit_ok(pa.array(good + bad)).tolist() == [True] * 2 + [False] * len(bad)
+    assert check_digit_ok(pa.array([*bad, *good]).slice(len(bad))).tolist() == [True] * 2
+    assert check_digit_ok(pa.array([], pa.string())).tolist() == []
+
+
+def test_made_up_ids_look_right_and_belong_to_nobody() -> None:
+    found = made_up_ids(20_000, seed=1)
+    assert found.type == pa.string() and pc.count_distinct(found).as_py() == 20_000
+    assert check_digit_ok(found).all()
+    for one in found.to_pylist()[:2000]:
+        assert one[:6] == "990000" and one[17] == slow_check_digit(one[:17]) and one[14:17] != "000"
+        assert date(1950, 1, 1) <= date(int(one[6:10]), int(one[10:12]), int(one[12:14])) <= date(2005, 12, 31)
+
+
+def test_made_up_ids_follow_their_seed() -> None:
+    assert made_up_ids(1000, 7).equals(made_up_ids(2000, 7)[:1000])
+    assert not made_up_ids(1000, 7).equals(made_up_ids(1000, 8))
+    assert made_up_ids(3, 1).to_pylist() == json.loads(VECTORS.read_text())["made_up_ids_seed_1"]
+    assert len(made_up_ids(0, 1)) == 0
+
+
+def test_every_birthday_and_sequence_comes_once() -> None:
+    day, sequence = ids.shuffled(DAYS * SEQUENCES, seed=3)
+    assert sequence.min() >= 0 and sequence.max() < SEQUENCES
+    assert (np.bincount(day * SEQUENCES + sequence, minlength=DAYS * SEQUENCES) == 1).all()
+
+
+@pytest.mark.parametrize("region", ["110101", "440000", "910000", "99", "99000x", "９９００００", ""])
+def test_regions_in_use_are_refused(region: str) -> None:
+    with pytest.raises(InvalidSpec):
+        made_up_ids(1, 1, region)
+
+
+@pytest.mark.parametrize("n", [-1, DAYS * SEQUENCES + 1])
+def test_there_are_only_so_many_made_up_ids(n: int) -> None:
+    with pytest.raises(InvalidSpec):
+        made_up_ids(n, 1)

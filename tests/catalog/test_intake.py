@@ -1,0 +1,354 @@
+"""Tables of owners: what is taken in, and how everything else is refused without a word of its contents."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from catalog_builders import EVERY_TYPE, ROWS, batch, schema, write_parquet
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandbox.catalog import csv_text
+from sandbox.catalog.ids import digest128
+from sandbox.catalog.intake import Profile, find_twins, read_table, validate
+from sandbox.catalog.schema import Field, FieldType, Schema
+from sandbox.errors import InvalidSpec
+
+CANARY = "canary7731"
+PAIR = schema({"id": FieldType.STRING, "n": FieldType.INTEGER})
+
+
+def table(path: Path, of: Schema, batch_rows: int = 131072) -> pa.Table:
+    return pa.Table.from_batches(read_table(path, of, batch_rows), of.arrow())
+
+
+def everything_in(error: BaseException) -> str:
+    """Return all text that a log of the error could hold, the errors chained to it included."""
+    chain, texts = [error], []
+    while chain:
+        one = chain.pop()
+        texts += [repr(one), str(one), repr(one.__dict__), "".join(traceback.format_exception(one))]
+        chain += [other for other in (one.__cause__, one.__context__) if other]
+    return "\n".join(texts)
+
+
+def refused(path: Path, of: Schema, *said: str, canary: str = CANARY) -> None:
+    with pytest.raises(InvalidSpec) as caught:
+        validate(path, of)
+    error = caught.value
+    assert all(word in str(error) for word in (str(path), *said)), str(error)
+    assert canary not in everything_in(error)
+    assert error.tell == "the dataset cannot be used as it is; ask the department that owns it"
+    assert str(path) not in error.hint
+
+
+# What is taken in
+
+
+def test_parquet_gives_back_every_type_and_missing_values(tmp_path: Path) -> None:
+    whole = batch()
+    path = write_parquet(tmp_path / "t.parquet", dict(zip(whole.schema.names, whole.columns, strict=True)))
+    assert table(path, EVERY_TYPE).equals(pa.Table.from_batches([whole]))
+    nulls = {name: values.count(None) for name, values in ROWS.items()}
+    assert validate(path, EVERY_TYPE) == Profile(rows=4, nulls=nulls, distinct_keys=4)
+
+
+CSV = (
+    "extra,id,姓名,income,orders,active,since\r\n"
+    f"{CANARY},a1,张三,12.5,1,true,1999-12-31\r\n"
+    ",a2,,,-9223372036854775808,FALSE,\r\n"
+    '\xff,a3,"",-0.0000000001, ,"",0001-01-01\r\n'
+    '"x,y",a4,"ünï\n""q"",😀"," 1000000000000000000000000000 ",9223372036854775807,1,9999-12-31\r\n'
+).encode()
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("batch_rows", [1, 3, 131072])
+def test_csv_gives_every_type_and_missing_values(tmp_path: Path, mark: bytes, batch_rows: int) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(mark + CSV)
+    assert table(path, EVERY_TYPE, batch_rows).combine_chunks().equals(pa.Table.from_batches([batch()]))
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n\n"])
+def test_the_end_of_the_file_does_not_matter(tmp_path: Path, end: bytes) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'"id","n"\n"a",1\n\n"b","2"' + end)
+    assert table(path, PAIR).to_pydict() == {"id": ["a", "b"], "n": [1, 2]}
+
+
+cells = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(cells, min_size=1, max_size=8), quoted=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_any_text_comes_back_from_csv(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[str], quoted: list[bool]
+) -> None:
+    def cell(text: str, quote: bool) -> str:
+        return '"' + text.replace('"', '""') + '"' if quote or not text or set(text) & set(',"\n') else text
+
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    lines = [f"{cell(text, quote)},{n}" for n, (text, quote) in enumerate(zip(rows, quoted, strict=False))]
+    path.write_text("\n".join(["text,id", *lines]), encoding="utf-8", newline="")
+    of = schema({"text": FieldType.STRING, "id": FieldType.INTEGER})
+    assert table(path, of)["text"].to_pylist() == rows
+
+
+def test_narrower_parquet_types_are_widened(tmp_path: Path) -> None:
+    of = schema({"id": FieldType.STRING, "i": FieldType.INTEGER, "d": FieldType.DECIMAL, "t": FieldType.DATE})
+    for columns in (
+        {"i": pa.array([5], pa.int8()), "d": pa.array([0.1]), "t": pa.array([datetime(2020, 1, 2)])},
+        {"i": pa.array([5.0]), "d": pa.array([Decimal("0.1")]), "t": pa.array([date(2020, 1, 2)], pa.date64())},
+    ):
+        ids = pa.array(["a"]).dictionary_encode()
+        path = write_parquet(tmp_path / "t.parquet", {"id": ids, **columns})
+        assert table(path, of).to_pylist() == [{"id": "a", "i": 5, "d": Decimal("0.1"), "t": date(2020, 1, 2)}]
+
+
+def test_reading_is_lazy_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK", 4096)
+    path = tmp_path / "t.csv"
+    path.write_text("id,n\n" + "".join(f"k{i},{i}\n" for i in range(50_000)) + f"{CANARY},x\n")
+    batches = read_table(path, PAIR)
+    first = next(batches)
+    assert 0 < first.num_rows < 1000  # the file is wrong at its end, and nobody has looked there
+    sizes = []
+    with pytest.raises(InvalidSpec, match="row 50001"):
+        sizes.extend(batch.nbytes for batch in batches)
+    assert max(sizes) < 4 * 4096 and len(sizes) > 100
+
+
+def test_parquet_is_read_lazily_too(tmp_path: Path) -> None:
+    numbers = np.arange(300_000)
+    ids = pa.array(numbers).cast(pa.string())
+    path = write_parquet(tmp_path / "t.parquet", {"id": ids, "n": numbers.astype(float) + (numbers == 299_999) / 2})
+    batches = read_table(path, PAIR, 1000)
+    assert next(batches).num_rows == 1000
+    with pytest.raises(InvalidSpec, match="row 300000"):
+        assert all(batch.num_rows == 1000 for batch in batches)
+
+
+# What is refused
+
+BAD_CELLS = [
+    (FieldType.INTEGER, CANARY, "a whole number"),
+    (FieldType.INTEGER, "7731.5", "a whole number"),
+    (FieldType.INTEGER, "0x7731", "a whole number"),
+    (FieldType.INTEGER, "+7731", "a whole number"),
+    (FieldType.INTEGER, "9223372036854775808", "a whole number"),
+    (FieldType.DECIMAL, CANARY, "a decimal number"),
+    (FieldType.DECIMAL, "7731e2", "a decimal number"),
+    (FieldType.DECIMAL, "0.77310000001", "10 places"),
+    (FieldType.DECIMAL, "7" * 40, "a decimal number"),
+    (FieldType.DECIMAL, "NaN", "a decimal number"),
+    (FieldType.BOOLEAN, "yes7731", "true or false"),
+    (FieldType.DATE, "2020-02-30", "a date"),
+    (FieldType.DATE, "2020/02/03", "a date"),
+    (FieldType.DATE, "0000-01-01", "a date"),
+    (FieldType.DATE, "2020-02-03\n", "a date"),
+]
+
+
+@pytest.mark.parametrize(("type_", "cell", "said"), BAD_CELLS)
+@pytest.mark.parametrize("before", [0, 1, 5000])
+def test_a_csv_cell_of_another_type_is_named_by_row(
+    tmp_path: Path, type_: FieldType, cell: str, said: str, before: int
+) -> None:
+    good = {FieldType.BOOLEAN: "1", FieldType.DATE: "2020-01-01"}.get(type_, "0")
+    rows = [f"{i},{good}" for i in range(before)] + [f'x,"{cell}"', f"y,{good}", f'z,"{cell}"']
+    path = tmp_path / "t.csv"
+    path.write_text("id,v\n" + "\n".join(rows), newline="")
+    of = schema({"id": FieldType.STRING, "v": type_})
+    if cell.endswith("\n"):  # blanks around a value are dropped
+        assert validate(path, of).rows == before + 3
+    else:
+        refused(path, of, "column 'v'", f"row {before + 1}:", said, canary=cell)
+
+
+BAD_COLUMNS: list[tuple[FieldType, Any, str]] = [
+    (FieldType.INTEGER, pa.array([1, None, 2**63], pa.uint64()), "row 3: not a whole number"),
+    (FieldType.INTEGER, pa.array([1.0, None, 7731.5]), "row 3: not a whole number"),
+    (FieldType.INTEGER, pa.array([1.0, 2.0, float("nan")]), "row 3: not a whole number"),
+    (FieldType.INTEGER, pa.array(["1", "2", CANARY]), "its type in the file is string"),
+    (FieldType.DECIMAL, pa.array([1.0, 2.0, float("inf")]), "row 3: not a decimal"),
+    (FieldType.DECIMAL, pa.array([1, 2, Decimal("0.77310000001")], pa.decimal128(38, 11)), "row 3: not a decimal"),
+    (FieldType.DECIMAL, pa.array(["1", "2", CANARY]), "its type in the file is string"),
+    (FieldType.BOOLEAN, pa.array([0, 1, 7731]), "its type in the file is int64"),
+    (FieldType.DATE, pa.array([None, None, datetime(2020, 1, 1, 7, 31)]), "row 3: not a date"),
+    (FieldType.DATE, pa.array([0, 0, 4_000_000], pa.int32()).cast(pa.date32()), "row 3: not a date"),
+    (FieldType.DATE, pa.array(["1", "2", CANARY]), "its type in the file is string"),
+    (FieldType.STRING, pa.array([1, 2, 7731]), "its type in the file is int64"),
+    (FieldType.STRING, pa.array([b"a", b"b", CANARY.encode()]), "its type in the file is binary"),
+    (FieldType.STRING, pa.array([[CANARY], [], []]), "its type in the file is list"),
+]
+
+
+@pytest.mark.parametrize(("type_", "column", "said"), BAD_COLUMNS)
+def test_a_parquet_column_of_another_type_is_named(tmp_path: Path, type_: FieldType, column: Any, said: str) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"id": ["a", "b", "c"], "v": column})
+    refused(path, schema({"id": FieldType.STRING, "v": type_}), "column 'v'", said, canary="7731")
+
+
+def not_utf8_in_parquet(path: Path) -> None:
+    raw = pa.array([b"x", CANARY.encode() + b"\xff"])
+    text = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+    write_parquet(path, {"id": text, "n": [1, 2]})
+
+
+def truncated_parquet(path: Path) -> None:
+    write_parquet(path, {"id": [CANARY], "n": [1]})
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def damaged_parquet(path: Path) -> None:
+    write_parquet(path, {"id": [f"{CANARY}{i}" for i in range(2000)], "n": range(2000)})
+    data = bytearray(path.read_bytes())
+    data[100:2000] = bytes(1900)
+    path.write_bytes(data)
+
+
+FILES: list[tuple[str, bytes | Callable[[Path], object], tuple[str, ...]]] = [
+    ("empty", b"", ("the file is empty",)),
+    ("heading only", b"id,n\n", ("no rows",)),
+    ("heading without end", b"id,n", ("no rows",)),
+    ("no heading", b"\n\n", ("no heading",)),
+    ("values as heading", f"{CANARY},7\n{CANARY},8\n".encode(), ("column 'id'", "no such column")),
+    ("missing column", f"id,m\n{CANARY},7\n".encode(), ("column 'n'", "no such column")),
+    ("column twice", f"id,n,n\n{CANARY},7,7\n".encode(), ("column 'n'", "twice")),
+    ("zip", b"PK\x03\x04\xff\xfe" + CANARY.encode(), ("neither Parquet nor CSV",)),
+    ("utf-16", f"id,n\n{CANARY},7\n".encode("utf-16"), ("neither Parquet nor CSV",)),
+    ("utf-16 without mark", f"id,n\n{CANARY},7\n".encode("utf-16-le"), ("neither Parquet nor CSV",)),
+    ("heading in GBK", f"id,n,姓名\n{CANARY},7,\n".encode("gbk"), ("neither Parquet nor CSV",)),
+    ("open mark in heading", f'id,"n\n{CANARY},7\n'.encode(), ("heading",)),
+    ("text in GBK", f"id,n\na,1\n{CANARY}张,7\n".encode("gbk"), ("column 'id'", "row 2: not text in UTF-8")),
+    ("number not UTF-8", b"id,n\na,1\nb,7\xff\n", ("column 'n'", "row 2: not text in UTF-8")),
+    ("field too many", f"id,n\na,1\n{CANARY},7,\n".encode(), ("row 2: more or fewer",)),
+    ("field too few", f'id,n\n"a\n\n",1\n\n\n{CANARY}\n'.encode(), ("row 2: more or fewer",)),
+    ("late ragged row", b"id,n\n" + b"".join(b"%d,1\n" % i for i in range(9000)) + b"x\n", ("row 9001:",)),
+    ("open mark", f'id,n\na,1\n"{CANARY},7\n'.encode() + b"x,1\n" * 5, ("line 9: a quotation mark is open",)),
+    ("open mark at the end", f'id,n\na,1\n{CANARY},"7'.encode(), ("line 3: a quotation mark",)),
+    ("text behind a mark", f'id,n\n"{CANARY}" x,7\n'.encode(), ("line 2: a quotation mark",)),
+    ("mark in a field", f'id,n\na,1\n{CANARY}" x",7\n'.encode(), ("line 3: a quotation mark",)),
+    ("rows between marks", f'id,n\n"{CANARY},1\na,1\n"b,7\n'.encode(), ("line 4: a quotation mark",)),
+    ("key missing", f"id,n\n{CANARY},1\n,7\n".encode(), ("column 'id'", "row 2: the key is missing or empty")),
+    ("key empty", f'id,n\n{CANARY},1\n"",7\n'.encode(), ("column 'id'", "row 2: the key is missing or empty")),
+    ("key blank", f"id,n\n{CANARY},1\n\u3000 ,7\n".encode(), ("column 'id'", "row 2: the key is missing or empty")),
+    ("key with control", f"id,n\n{CANARY},1\n{CANARY}\x1f1,7\n".encode(), ("row 2: the key contains", "U+001F")),
+    ("key twice", f"id,n\nb,1\n{CANARY},2\nc,3\n{CANARY},4\nb,5\n".encode(), ("rows 2 and 4 have the same key",)),
+    ("key in two spellings", f"id,n\n{CANARY}x,1\n {CANARY}Ｘ,2\n".encode(), ("rows 1 and 2 have the same key (id)",)),
+    ("Parquet without rows", lambda p: write_parquet(p, {"id": pa.array([], pa.string()), "n": []}), ()),
+    ("Parquet without column", lambda p: write_parquet(p, {"id": [CANARY]}), ("column 'n'", "no such column")),
+    ("Parquet key missing", lambda p: write_parquet(p, {"id": [CANARY, None], "n": [1, 2]}), ("row 2: the key is",)),
+    ("Parquet key twice", lambda p: write_parquet(p, {"id": [CANARY] * 2, "n": [1, 2]}), ("rows 1 and 2 have",)),
+    ("Parquet not UTF-8", not_utf8_in_parquet, ("column 'id'", "row 2: not text in UTF-8")),
+    ("Parquet cut off", truncated_parquet, ("a damaged Parquet file",)),
+    ("Parquet damaged", damaged_parquet, ("a damaged Parquet file, here or further down",)),
+    ("directory", lambda p: p.mkdir(), ("cannot be read",)),
+    ("no file", lambda p: None, ("cannot be read (No such file or directory)",)),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), [case[1:] for case in FILES], ids=[case[0] for case in FILES])
+def test_a_file_that_cannot_be_used_is_refused(
+    tmp_path: Path, make: bytes | Callable[[Path], object], said: tuple[str, ...]
+) -> None:
+    path = tmp_path / "t"
+    if isinstance(make, bytes):
+        path.write_bytes(make)
+    else:
+        make(path)
+    refused(path, PAIR, *said)
+
+
+@pytest.mark.parametrize("block", [64, 65, 66, 67, 100])
+def test_quotation_marks_are_checked_across_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK", block)
+    good = "id,n\n" + "".join(f'"k""{i}\n,",{i}\n' for i in range(60))
+    path = tmp_path / "t.csv"
+    path.write_text(good, newline="")
+    assert validate(path, PAIR).rows == 60
+    for line, wrong in ((62, '"k" x,1\n'), (62, 'k"x,1\n')):
+        lines = good.splitlines(keepends=True)
+        path.write_text("".join([*lines[: line - 1], wrong, *lines[line - 1 :]]), newline="")
+        refused(path, PAIR, f"line {line}: a quotation mark")
+    path.write_text(good + '"k,1\n', newline="")
+    refused(path, PAIR, "a quotation mark is open")
+
+
+def test_a_row_longer_than_a_block_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK", 1024)
+    path = tmp_path / "t.csv"
+    path.write_text("id,n\na,1\n" + CANARY * 500 + ",7\n")
+    refused(path, PAIR, "a row longer than a block")
+
+
+def test_a_key_of_several_columns(tmp_path: Path) -> None:
+    of = schema({"id": FieldType.STRING, "day": FieldType.DATE, "n": FieldType.INTEGER}, key=("day", "id"))
+    path = tmp_path / "t.csv"
+    path.write_text("id,day,n\na,2020-01-01,1\na,2020-01-02,1\nb,2020-01-01,1\n")
+    assert validate(path, of).distinct_keys == 3
+    path.write_text(f"id,day,n\n{CANARY},2020-01-01,1\na,2020-01-02,1\n{CANARY},2020-01-01,2\n")
+    refused(path, of, "rows 1 and 3 have the same key (day, id)")
+    path.write_text(f"id,day,n\n{CANARY},2020-01-01,1\na,,1\n")
+    refused(path, of, "column 'day', row 2: the key is missing")
+
+
+def test_equal_keys_far_apart_are_found(tmp_path: Path) -> None:
+    ids = [f"k{i}" for i in range(200_000)]
+    ids[199_999] = "K77"
+    path = write_parquet(tmp_path / "t.parquet", {"id": ids, "n": range(200_000)})
+    refused(path, PAIR, "rows 78 and 200000 have the same key")
+
+
+def test_a_table_of_one_key_only_is_refused_at_its_second_row(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"id": [CANARY] * 150_000, "n": range(150_000)})
+    refused(path, PAIR, "rows 1 and 2 have the same key")
+
+
+keys = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12)
+
+
+@given(keys, st.integers(0, 2))
+def test_twins_are_what_a_plain_search_finds(values: list[str], kept: int) -> None:
+    """With ``kept`` words of the digest left, others collide: only equal keys may count."""
+    digests = digest128(pa.array(values, pa.string()), b"salt")
+    digests[:, kept:] = 0
+    found = find_twins(digests, lambda rows: pa.array(values, pa.string()).take(pa.array(rows)))
+    seen: dict[str, int] = {}
+    expected = None
+    for row, value in enumerate(values):
+        if value in seen:
+            expected = (seen[value], row)
+            break
+        seen[value] = row
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None and found[0] < found[1] and values[found[0]] == values[found[1]]
+        assert kept == 0 or found == expected
+
+
+def test_a_batch_has_rows(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"id": ["a"], "n": [1]})
+    with pytest.raises(InvalidSpec):
+        next(read_table(path, PAIR, 0))
+
+
+def test_names_with_dots_are_names(tmp_path: Path) -> None:
+    of = Schema(tuple(Field(n, *_rest()) for n in ("a.b", "a")), ("a.b",))
+    path = write_parquet(tmp_path / "t.parquet", {"a": ["1"], "a.b": ["2"], "a.b.c": ["3"]})
+    assert table(path, of).to_pylist() == [{"a.b": "2", "a": "1"}]
+
+
+def _rest() -> tuple[Any, ...]:
+    whole = schema({"id": FieldType.STRING}).fields[0]
+    return (whole.type, whole.meaning, whole.unit, whole.grade, whole.masking, whole.price_coefficient)
