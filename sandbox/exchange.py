@@ -16,6 +16,7 @@ from typing import TypeVar
 from sandbox import signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit.checkpoint import parse_checkpoint
+from sandbox.audit.receipt import Receipt
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import DeadlinePassed, JobFailed, PartyFailed, SandboxError, Unavailable
@@ -105,9 +106,22 @@ class Exchange:
         if job_id in self.granted:
             self.granted[job_id].set()
 
-    async def cosign(self, note: bytes, job: Job) -> bytes:
-        """Have another party check that this log only grew, and co-sign it."""
-        witness = self.ledger.settings.witness or next(p for p in job.parties if p != self.ledger.node_id)
+    async def receipt(self, index: int) -> bytes:
+        """Return the receipt of an entry, co-signed; the text form."""
+        async with self.log_in_order:
+            leaf, path, note = await self.ledger.proof(index)
+            cosignature = await self.cosign(note)
+        return Receipt(leaf, index, path, note, (cosignature,)).to_text()
+
+    async def cosign(self, note: bytes) -> bytes:
+        """Have the witness check that this log only grew, and co-sign it."""
+        witness = self.ledger.settings.witness
+        if not witness:
+            raise Unavailable(
+                tell="this node has no witness, so no result can have a receipt",
+                stage="deliver",
+                hint="name one in sandbox.toml: witness = \"<node id of a peer>\"",
+            )
         size = parse_checkpoint(note).size
         for _ in range(2):
             old = min(self._seen.get(witness, 0), size)
@@ -237,6 +251,8 @@ class Wires:
             "run": str(self._exchange.run),
             "salt": setting.salt.hex(),
             "rows": dict(setting.rows),
+            "score_step": self._ledger.score_step(self._job.plan),
+            "secret": self._ledger.secret("worker").hex(),
             "subject": self._ledger.subject(self._job),
             "deadline_s": self._job.plan.deadline_s,
             "dataset": dict(self._ledger.dataset(self._job.plan)),

@@ -21,7 +21,7 @@ from sandbox.catalog import artefacts, vault
 from sandbox.catalog.schema import parse_schema
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
-from sandbox.crypto.sm3 import sm3, tagged
+from sandbox.crypto.sm3 import hkdf, sm3, tagged
 from sandbox.crypto.sm4 import seal
 from sandbox.errors import (
     BudgetSpent,
@@ -465,12 +465,39 @@ class Ledger:
         reference = self._reference(plan)
         with self.store.read() as conn:
             row = _dataset(conn, reference)
+            uses = book.application(conn, plan.scenario_digest).datasets
+        label = next(use.label for use in uses if (use.code, use.version) == (reference.code, reference.version))
         if row.wrapped_key is None:
             raise Unavailable(f"dataset {reference.code} version {reference.version} was destroyed")
         key = vault.unwrap(self.keys.node_key, bytes(row.wrapped_key), reference.code, reference.version)
         schema = parse_schema(bytes(row.schema_json))
         directory = vault.version_dir(self.home / "vault", reference.code, reference.version)
-        return {"directory": str(directory), "key": key.hex(), "key_columns": list(schema.key)}
+        return {
+            "directory": str(directory),
+            "key": key.hex(),
+            "key_columns": list(schema.key),
+            "label": label,
+        }
+
+    def score_step(self, plan: Plan) -> int:
+        """Return the points that scores leave as multiples of."""
+        with self.store.read() as conn:
+            return book.application(conn, plan.scenario_digest).score_step
+
+    def secret(self, purpose: str) -> bytes:
+        """Return 32 bytes only this node can make; the setting ``repeatable_secret`` fixes them for demonstrations."""
+        material = self.settings.repeatable_secret.encode() or self.keys.node_key
+        return hkdf(material, b"", purpose.encode(), 32)
+
+    async def proof(self, index: int) -> tuple[bytes, tuple[bytes, ...], bytes]:
+        """Return an entry, its path, and a checkpoint of this moment that covers it."""
+
+        def run(conn: Connection) -> tuple[bytes, tuple[bytes, ...], bytes]:
+            note = audit_log.checkpoint(conn, self.node_id, self.keys.checkpoint)
+            path = tuple(audit_log.inclusion(conn, index, audit_log.size(conn)))
+            return audit_log.leaf(conn, index), path, note
+
+        return await self.write(run)
 
     def _reference(self, plan: Plan) -> DatasetRef:
         mine = next(party.dataset for party in plan.parties if party.node_id == self.node_id)

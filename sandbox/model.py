@@ -36,7 +36,7 @@ Nonce = Annotated[bytes, Size(16, 16)]
 Nonce32 = Annotated[bytes, Size(32, 32)]
 Signature = Annotated[bytes, Size(8, 80)]
 Certificate = Annotated[bytes, Size(1, 8192)]
-Blob = Annotated[bytes, Size(0, 4 << 20)]
+Blob = Annotated[bytes, Size(0, 1 << 30)]  # what arrives is bounded by the transport: 16 MiB a message
 
 
 class JobKind(enum.IntEnum):

@@ -224,7 +224,7 @@ class Pipeline:
         """Seal what the gate lets out to the recipient, under a receipt another party co-signed."""
         async with self._exchange.log_in_order:
             delivery = await self._ledger.deliver(job, raw)
-            cosignature = await self._exchange.cosign(delivery.note, job)
+            cosignature = await self._exchange.cosign(delivery.note)
         await self._ledger.seal(job, delivery, cosignature)
 
     # --- running, stopping, watching ------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def decode(shape: type[T], data: bytes) -> T:
     Raises:
         InvalidSpec: it is not one, has unknown fields, or breaks a bound.
     """
-    if len(data) > MAX_MESSAGE and shape is not model.Result:
+    if len(data) > MAX_MESSAGE and shape not in (model.Result, model.Signed):
         raise InvalidSpec(tell=f"{shape.__name__} is larger than {MAX_MESSAGE} bytes")
     message = _message(shape)()
     try:

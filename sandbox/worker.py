@@ -19,6 +19,7 @@ import pyarrow as pa
 from sandbox import wire
 from sandbox.catalog import vault
 from sandbox.catalog.ids import normalise
+from sandbox.crypto.sm3 import hmac_sm3
 from sandbox.desk import Blocking
 from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, PartyFailed, SandboxError
 from sandbox.kinds import KINDS
@@ -87,8 +88,10 @@ class Assignment:
         self.rows: Mapping[str, int] = ticket["rows"]
         self.subject = _subject(ticket.get("subject", ""))
         self.deadline_s = float(ticket["deadline_s"])
+        self.score_step = int(ticket["score_step"])
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
+        self._secret = bytes.fromhex(ticket["secret"])
         self._run = Path(ticket["run"])
         self._desk, self._writing = desk, threading.Lock()
         self._stop = threading.Event()
@@ -120,6 +123,14 @@ class Assignment:
         """Return this party's normalised alignment keys, in stored order."""
         table = self.table(self._dataset["key_columns"])
         return normalise([table.column(name) for name in table.column_names])
+
+    def label(self) -> str:
+        """Return the target column where this side holds it, else an empty name."""
+        return str(self._dataset.get("label", ""))
+
+    def secret(self, purpose: str) -> bytes:
+        """Return 32 bytes only this node can make, always the same for one purpose."""
+        return hmac_sm3(self._secret, purpose.encode())
 
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what this node keeps under a job."""

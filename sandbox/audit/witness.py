@@ -85,6 +85,6 @@ def _remember(conn: Connection, old: Checkpoint | None, head: Checkpoint, note: 
         except IntegrityError:
             raise WrongState(f"witness: another head of {head.origin} was stored meanwhile") from None
         return
-    same = (audit_seen.c.origin == old.origin) & (audit_seen.c.size == old.size) & (audit_seen.c.root == old.root)
+    same = (audit_seen.c.origin == old.origin) & (audit_seen.c.size == old.size)
     if conn.execute(update(audit_seen).where(same).values(row)).rowcount != 1:
         raise WrongState(f"witness: another head of {head.origin} was stored meanwhile")

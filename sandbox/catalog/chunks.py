@@ -62,10 +62,11 @@ def write_chunk(path: Path, version_key: bytes, context: bytes, rows: pa.RecordB
 def read_chunk(path: Path, version_key: bytes, context: bytes, chunk: Chunk, types: pa.Schema) -> pa.RecordBatch:
     """Return the columns ``types`` of the rows in a file, in that order."""
     data = read_file(path)
-    if len(data) != chunk.size or len(data) <= SALT:
-        raise IntegrityFailed(f"{path} is longer or shorter than it was")
     key, nonce = chunk_key(version_key, data[:SALT])
-    plaintext = unseal(key, nonce, data[SALT:], context)
+    try:
+        plaintext = unseal(key, nonce, data[SALT:], context)
+    except IntegrityFailed:
+        raise IntegrityFailed(f"{path} was changed, cut, or belongs to another place") from None
     # It is what we wrote: a failure from here on is this program's or the library's, not the disk's.
     with pq.ParquetFile(pa.BufferReader(plaintext)) as file:
         table = file.read(columns=types.names, use_threads=False).select(types.names)

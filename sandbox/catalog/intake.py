@@ -5,7 +5,7 @@
 Security:  an owner's file may be wrong in any place; the owner learns which (file, column, row), everybody else only
            that the dataset cannot be used and whom to ask (``tell``). No text quotes a value.
 Shapes:    rows are counted from 1, headings not counted. Columns that the schema does not name are not read.
-           Memory: a batch, and 16 bytes a row for the key check (8 more while they are sorted).
+           Memory: a batch, and for the key check 16 bytes a row, for a moment at the end 40.
            The file is read once; a second time only when two keys look alike, to compare them exactly.
 Errors:    ``InvalidSpec``: no such file, neither Parquet nor CSV, not UTF-8, a column missing or of another type, no
            rows, a key that is missing or empty, a key that comes twice (after ``ids.normalise``).

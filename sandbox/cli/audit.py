@@ -76,9 +76,10 @@ def trust(
     out: Annotated[Path | None, typer.Argument(help="New file to write it to. (default: show it)")] = None,
 ) -> Any:
     """Write the trust file for receipts of this node; check the keys in it with the other parties."""
-    text = session.open_home().trust()
+    with session.open_home() as home:
+        text = home.trust()
     if out is None:
-        return {"trust": text.splitlines()}
+        return text.splitlines()
     with out.open("x", encoding="utf-8") as file:
         file.write(text)
     return {"file": out}
@@ -87,7 +88,8 @@ def trust(
 @command(app, "fsck", needs=HOME)
 def fsck(session: Session) -> Any:
     """Compute the whole log of this node again and compare."""
-    return {"entries": session.open_home().fsck(), "intact": True}
+    with session.open_home() as home:
+        return {"entries": home.fsck(), "intact": True}
 
 
 def _named(facts: Any) -> dict[str, str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sandbox import keyring, signed
 from sandbox.cli.card import describe_person, read_card, write_card
 from sandbox.cli.session import HOME, Session, command
-from sandbox.errors import NotFound
+
+if TYPE_CHECKING:
+    from sandbox.home import Home
+    from sandbox.registry import Registered
 
 app = typer.Typer(name="key", help="Keys of people and programs. 用户密钥与角色登记。", no_args_is_help=True)
 
@@ -54,24 +57,30 @@ def register(
     role: Annotated[list[Role], typer.Option(help="What the key may do; may be given several times.")],
 ) -> Any:
     """Let this node know a key, with its roles."""
-    opened = signed.open_key_card(read_card(card))
     roles = sorted({chosen.value for chosen in role})
-    session.open_home().register_key(read_card(card), roles)
-    return {**describe_person(opened), "roles": roles}
+    with session.open_home() as home:
+        key_id = home.register_key(read_card(card), roles)
+        return _find(home, key_id)
 
 
 @command(app, "revoke", needs=HOME)
 def revoke(session: Session, key_id: Annotated[str, typer.Argument(help="32 hexadecimal digits.")]) -> Any:
     """Make this node refuse a key from now on."""
-    home = session.open_home()
-    home.revoke_key(key_id)
-    for registered in home.registered():
-        if registered.key_id == key_id:
-            return registered
-    raise NotFound(tell=f"key {key_id} is not registered here")
+    with session.open_home() as home:
+        home.revoke_key(key_id)
+        return _find(home, key_id)
 
 
 @command(app, "list", needs=HOME, columns=("key_id", "name", "organisation", "roles", "revoked"))
 def show_all(session: Session) -> Any:
     """List the keys this node knows."""
-    return session.open_home().registered()
+    with session.open_home() as home:
+        return [_describe(found) for found in home.registered()]
+
+
+def _find(home: Home, key_id: str) -> dict[str, Any]:
+    return next(_describe(found) for found in home.registered() if found.key_id == key_id)
+
+
+def _describe(found: Registered) -> dict[str, Any]:
+    return {**describe_person(found.card), "roles": sorted(found.roles), "revoked": found.revoked}

@@ -21,10 +21,10 @@ def init(
     encrypt: Annotated[bool, typer.Option("--encrypt", help="Protect the keys by a passphrase.")] = False,
 ) -> Any:
     """Make a node: keys, settings and an empty log in the directory given by --home."""
-    from sandbox import node
+    from sandbox.home import init as make
 
     home = session.need_home()
-    card = node.init(
+    card = make(
         home,
         node_id=node_id,
         organisation=organisation,
@@ -39,20 +39,20 @@ def init(
 
 def serve(session: Session) -> Any:
     """Run the node until it is told to stop (Ctrl-C, SIGTERM)."""
-    from sandbox import node
+    from sandbox.node import serve as run
 
     home = session.need_home()
-    node.serve(home, session.passphrase(home / "keys"))
+    run(home, session.passphrase(home / "keys"))
     return {"stopped": home}
 
 
 def doctor(session: Session) -> Any:
     """Check keys, clocks, ports both ways, Ray, engines and isolation, and say what to do about each failure."""
-    from sandbox import node
+    from sandbox.checks import doctor as check
 
     home = session.need_home()
-    checks = node.doctor(home, session.passphrase(home / "keys"))
-    return checks if all(check.ok for check in checks) else Failed(checks)
+    checks = check(home, session.passphrase(home / "keys"))
+    return checks if all(found.ok for found in checks) else Failed(checks)
 
 
 def add_to(app: typer.Typer) -> None:

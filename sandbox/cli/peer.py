@@ -19,7 +19,8 @@ def export(
     session: Session, out: Annotated[Path, typer.Argument(help="New file to write this node's card to.")]
 ) -> Any:
     """Write this node's card: public keys, certificate and address, signed. Hand it to the others."""
-    card = session.open_home().card()
+    with session.open_home() as home:
+        card = home.card()
     write_card(out, card)
     return {**describe_node(signed.open_peer_card(card)), "file": out}
 
@@ -30,7 +31,8 @@ def add(
     card: Annotated[Path, typer.Argument(help="The other node's card.", exists=True, dir_okay=False)],
 ) -> Any:
     """Pin another node. Compare its key id and TLS fingerprint with the other side over the telephone."""
-    return describe_node(session.open_home().add_peer(read_card(card)))
+    with session.open_home() as home:
+        return describe_node(home.add_peer(read_card(card)))
 
 
 @command(app, "show")
@@ -49,4 +51,5 @@ def show(
 @command(app, "list", needs=HOME, columns=("node_id", "organisation", "address", "key_id"))
 def show_all(session: Session) -> Any:
     """List the pinned nodes."""
-    return [describe_node(card) for card in session.open_home().peers()]
+    with session.open_home() as home:
+        return [describe_node(card) for card in home.peers()]

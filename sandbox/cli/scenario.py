@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sandbox.cli import screen
 from sandbox.cli.session import CLIENT, Session, command
 from sandbox.cli.values import Files, Values, read_digest, read_values
+from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.model import ScenarioView
 
@@ -24,8 +24,8 @@ COLUMNS = ("digest", "name", "merchant", "state", "approved_by", "awaiting")
 PAGE = 500
 
 
-def describe(view: ScenarioView) -> dict[str, Any]:
-    """Return a scenario as a node holds it, opened; refuses one that is not what its digest names."""
+def summarise(view: ScenarioView) -> dict[str, Any]:
+    """Return where a scenario stands; refuses one that is not what its digest names."""
     from sandbox.client import read_scenario
 
     scenario = read_scenario(view)
@@ -37,6 +37,18 @@ def describe(view: ScenarioView) -> dict[str, Any]:
         "approved_by": view.approved_by,
         "awaiting": view.awaiting,
         "applicant": view.scenario.key_id,
+    }
+
+
+def describe(view: ScenarioView) -> dict[str, Any]:
+    """Return a scenario in full; keys also by their ids, which are what people compare."""
+    from sandbox.client import read_scenario
+
+    scenario = read_scenario(view)
+    return {
+        **summarise(view),
+        "recipient": PublicKey.from_bytes(scenario.recipient.identity_key).key_id,
+        "consent_issuers": [PublicKey.from_bytes(issuer).key_id for issuer in scenario.consent.issuers],
         "scenario": scenario,
     }
 
@@ -56,7 +68,7 @@ def apply(session: Session, file: Document, values: Values = None, files: Files 
 
     scenario = scenario_from_toml(file, read_values(values), files)
     with session.connect() as node:
-        return describe(node.apply_scenario(scenario))
+        return summarise(node.apply_scenario(scenario))
 
 
 @command(app, "approve", needs=CLIENT)
@@ -72,10 +84,8 @@ def approve(
     """Look at a scenario and approve it in the name of your organisation."""
     with session.connect() as node:
         view = _find(node, digest)
-        if not yes:
-            screen.show(describe(view), (), session.lang)
-        session.confirm("Approve?", yes)
-        return describe(node.approve_scenario(view.digest, party, accepts_simulated))
+        session.confirm("Approve?", yes, lambda: describe(view))
+        return summarise(node.approve_scenario(view.digest, party, accepts_simulated))
 
 
 @command(app, "list", needs=CLIENT, columns=COLUMNS)
@@ -86,7 +96,7 @@ def show_all(
 ) -> Any:
     """List the scenarios your node holds."""
     with session.connect() as node:
-        return [describe(view) for view in node.scenarios(after, limit)]
+        return [summarise(view) for view in node.scenarios(after, limit)]
 
 
 @command(app, "show", needs=CLIENT)
@@ -104,7 +114,7 @@ def revoke(
 ) -> Any:
     """End a scenario: running jobs are cancelled, the other parties are told."""
     with session.connect() as node:
-        return describe(node.revoke_scenario(read_digest(digest), reason))
+        return summarise(node.revoke_scenario(read_digest(digest), reason))
 
 
 def _find(node: Client, digest: str) -> ScenarioView:

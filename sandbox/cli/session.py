@@ -14,7 +14,8 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,7 +27,7 @@ from sandbox.errors import InvalidSpec, SandboxError
 
 if TYPE_CHECKING:  # both take a second to import; `sandbox --help` and completion must not wait for them
     from sandbox.client import Client
-    from sandbox.node import Home
+    from sandbox.home import Home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,17 +61,23 @@ class Session:
 
     def connect(self) -> Client:
         """Return a client of the chosen node with the chosen key; a context manager."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about lost connections; ours follow
         from sandbox.client import Client
 
         key, node = self.need_key(), _given(self.node, "--node", "SANDBOX_NODE")
         return Client.connect(key, node, self.passphrase(key))
 
-    def open_home(self) -> Home:
-        """Return the chosen node's home."""
-        from sandbox.node import Home
+    @contextmanager
+    def open_home(self) -> Iterator[Home]:
+        """Open the chosen node's home; the node may be running or not."""
+        from sandbox.home import Home
 
-        home = self.need_home()
-        return Home(home, self.passphrase(home / "keys"))
+        path = self.need_home()
+        home = Home(path, self.passphrase(path / "keys"))
+        try:
+            yield home
+        finally:
+            home.store.close()
 
     def need_key(self) -> Path:
         """Return the chosen key folder."""
@@ -99,12 +106,14 @@ class Session:
             raise InvalidSpec(tell="there is no terminal to ask for a passphrase", hint=f"set {PASSPHRASE}")
         return str(typer.prompt("New passphrase", hide_input=True, confirmation_prompt=True, err=True)).encode()
 
-    def confirm(self, question: str, agreed: bool) -> None:
-        """Go on only if the user agrees; programs say ``--yes``."""
+    def confirm(self, question: str, agreed: bool, about: Callable[[], Any] | None = None) -> None:
+        """Go on only if the user agrees, having seen what it is ``about``; programs say ``--yes``."""
         if agreed:
             return
-        if not sys.stdin.isatty():
-            raise InvalidSpec(tell="this needs a yes, and there is no terminal to ask", hint="add --yes")
+        if self.as_json or not sys.stdin.isatty():
+            raise InvalidSpec(tell="this needs a yes, and there is nobody to ask", hint="add --yes")
+        if about is not None:
+            screen.show(about(), (), self.lang)
         typer.confirm(question, abort=True, err=True)
 
 

@@ -172,7 +172,7 @@ def _entry(table: Table, base: Path) -> tuple[str, DatasetRef, bytes, Schema | N
     """Return owner, reference, content hash and schema: from the catalogue entry in a file, or from the table."""
     if table.has("file"):
         view = open_document(base / table.take("file", str), {})
-        schema = parse_schema(json.dumps(view.take("schema", dict)).encode())
+        schema = parse_schema(json.dumps(view.take("schema", dict)).encode()) if view.has("schema") else None
         return view.take("owner", str), _code(view), view.digest("content_hash"), schema
     return table.take("owner", str), _code(table), table.digest("content_hash"), None
 

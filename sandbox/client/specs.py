@@ -39,7 +39,7 @@ from sandbox.model import (
 
 STEPS = 30
 HOLDOUT_PERCENT = 20
-L2_MICRO = 0
+L2_MICRO = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ class Task(Protocol):
     subject: str  # the person an applicant score is about; empty otherwise
     workspace: Workspace
     deadline_s: float
+    score_step: int  # points
 
     def party(self, role: PartyRole) -> str:
         """Return the node id of the party with that role."""
@@ -38,6 +39,12 @@ class Task(Protocol):
 
     def keys(self) -> pa.Array:
         """Return this party's normalised alignment keys, in stored order."""
+
+    def label(self) -> str:
+        """Return the target column where this side holds it, else an empty name."""
+
+    def secret(self, purpose: str) -> bytes:
+        """Return 32 bytes only this node can make, always the same for one purpose."""
 
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what an earlier job of this scenario, or an earlier stage of this one, kept here."""

@@ -8,7 +8,7 @@
 Reveals:  to left: right's weighted sum for each scored person, in steps of the scenario's ``score_step`` points (a score and one's own
           part give the other part under any protocol; the step and the cap on models bound it).
           To right: who was scored. To the recipient: the scores; and, for a batch, how well they rank, rounded.
-Units:    points: 600 at odds of 1 bad in 19, 20 points to double the odds of being good.
+Units:    points: 600 at 50 good to 1 bad, 20 points double the odds of being good.
 Output:   "scores": one row a person; "metrics": {"auc", "rows"} of a batch, rounded.
 Security: additive partial sums of quantised values; no cryptography hides the sum itself, the gate and the grants come before it leaves.
 """
@@ -25,11 +25,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sandbox.errors import IntegrityFailed, InvalidSpec, OutputWithheld
+from sandbox.kinds.holdout import truth
 from sandbox.kinds.kind import Kind, Task
 from sandbox.kinds.train import MODEL, POSITIONS, TrainedSide
 from sandbox.model import BatchScore, JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal, ScoreScope, ScoreSpec
 from sandbox.mpc import scorecard
 from sandbox.mpc.reference import auc
+from sandbox.mpc.scorecard import Scale
 
 ENGINE = "partial-sums"
 PARTIAL = "partial"
@@ -38,27 +40,33 @@ PARTIAL = "partial"
 def compute(task: Task) -> RawResult:
     """Turn this side's columns of the people asked about into partial points."""
     spec = _spec(task.spec)
-    side = TrainedSide.from_json(task.artefact(spec.model, MODEL).decode())
+    side = TrainedSide.from_json(task.artefact(spec.model, MODEL))
     rows = _rows(task, spec, side)
     table = task.table(side.encoder.columns()).take(pa.array(rows))
-    points = scorecard.partial_points(side.encoder.transform(table), side.weights, side.intercept, scorecard.SCALE)
+    points = scorecard.partial_points(
+        side.encoder.transform(table), side.part.weights, Scale(step=task.score_step), offset=side.part.offset
+    )
     content = np.ascontiguousarray(points, "<i4").tobytes()
     if task.role is PartyRole.LEFT:
         task.keep(PARTIAL, content)
     else:
         task.keep(f"share-for-{task.party(PartyRole.LEFT)}", content)
-    return RawResult({"rows": len(rows)}, {}, {})
+    gate_inputs = {"rows": len(rows)}
+    if task.role is PartyRole.LEFT and isinstance(spec.subject, BatchScore):
+        labels = _labels(task, side, rows)
+        gate_inputs |= {"group.scored_bad": int(labels.sum()), "group.scored_good": int((~labels).sum())}
+    return RawResult(gate_inputs, {}, {})
 
 
 def finish(task: Task) -> RawResult:
     """At the recipient's node: add the other side's part, and judge a batch by its labels."""
     spec = _spec(task.spec)
-    side = TrainedSide.from_json(task.artefact(spec.model, MODEL).decode())
+    side = TrainedSide.from_json(task.artefact(spec.model, MODEL))
     mine = np.frombuffer(task.artefact(task.plan.job_id, PARTIAL), "<i4")
     theirs = np.frombuffer(task.artefact(task.plan.job_id, f"share-from-{task.party(PartyRole.RIGHT)}"), "<i4")
     if len(mine) != len(theirs):
         raise IntegrityFailed("the partial scores of the two sides differ in length")
-    points = scorecard.combine([mine, theirs], scorecard.SCALE)
+    points = scorecard.combine(mine, theirs, scale=Scale(step=task.score_step))
     rows = _rows(task, spec, side)
     scores = pa.table({"id": task.keys().take(pa.array(rows)), "points": pa.array(points, pa.int32())})
     sink = io.BytesIO()
@@ -66,11 +74,15 @@ def finish(task: Task) -> RawResult:
     task.keep("scores", sink.getvalue())
     if not isinstance(spec.subject, BatchScore):
         return RawResult({"rows": len(rows)}, {}, {"scores": "scores"})
-    labels = task.table([side.label]).take(pa.array(rows)).column(0).to_numpy().astype(np.int64)
-    groups = {"group.scored_bad": int(labels.sum()), "group.scored_good": int(len(labels) - labels.sum())}
+    labels = _labels(task, side, rows)
+    groups = {"group.scored_bad": int(labels.sum()), "group.scored_good": int((~labels).sum())}
     # Points fall as risk rises.
     figures = {"auc": auc(-points.astype(np.float64), labels), "rows": float(len(rows))}
     return RawResult({"rows": len(rows), **groups}, figures, {"scores": "scores"})
+
+
+def _labels(task: Task, side: TrainedSide, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return truth(task.table([side.label]).take(pa.array(rows)).column(0).to_numpy().astype(np.float64))
 
 
 def _rows(task: Task, spec: ScoreSpec, side: TrainedSide) -> NDArray[np.int64]:

@@ -22,6 +22,7 @@ from sandbox.errors import JobFailed, PartyFailed, ProtocolFailed
 from sandbox.mpc import shares
 
 _FRACTION = 18  # bits after the binary point
+_SQUARINGS = 6
 _X, _Y, _WEIGHTS, _AHEAD, _MOMENTUM = "x", "y", "weights", "ahead", "momentum"
 
 
@@ -88,13 +89,10 @@ def reconstruct(config: dict[str, Any], report: Callable[[float], None]) -> dict
 
 
 def _protocol(libspu: Any) -> Any:
-    """Return the only configuration there is: ABY3 over 64-bit integers, the sigmoid from an exponential."""
-    config = libspu.RuntimeConfig(
+    """Return the only configuration there is: ABY3 over 64-bit integers."""
+    return libspu.RuntimeConfig(
         protocol=libspu.ProtocolKind.ABY3, field=libspu.FieldType.FM64, fxp_fraction_bits=_FRACTION
     )
-    config.sigmoid_mode = libspu.RuntimeConfig.SigmoidMode.SIGMOID_REAL
-    config.fxp_exp_mode = libspu.RuntimeConfig.ExpMode.EXP_PADE
-    return config
 
 
 def _inputs(config: dict[str, Any]) -> list[tuple[int, str, tuple[int, int]]]:
@@ -110,7 +108,6 @@ def _inputs(config: dict[str, Any]) -> list[tuple[int, str, tuple[int, int]]]:
 
 def _programs(config: dict[str, Any]) -> dict[str, Any]:
     """Compile the three programs: put the inputs together, one step, cut the weights apart."""
-    import jax
     import jax.numpy as jnp
     from spu import libspu
     from spu.utils import frontend
@@ -130,7 +127,7 @@ def _programs(config: dict[str, Any]) -> dict[str, Any]:
     decay[-1] = 0.0
 
     def step(x: Any, y: Any, weights: Any, ahead: Any, momentum: Any) -> Any:
-        total = x.T @ (jax.nn.sigmoid(x @ ahead) - y)
+        total = x.T @ (_sigmoid(x @ ahead) - y)
         following = ahead - total * coarse * fine
         if l2:
             following = following - decay * ahead
@@ -160,6 +157,27 @@ def _programs(config: dict[str, Any]) -> dict[str, Any]:
         "step": compiled(step, [_X, _Y, _WEIGHTS, _AHEAD, _MOMENTUM], [_WEIGHTS, _AHEAD]),
         "cut": compiled(cut, [_WEIGHTS], ["label_side", "other_side"]),
     }
+
+
+def _sigmoid(values: Any) -> Any:
+    """Return the sigmoid with one comparison and without a general division.
+
+    The library's own finds the highest bit of the divisor, which is most of its cost; its exponential is off by a
+    percent. Here, with a = abs(x), the divisor 1 + exp(-a) lies between 1 and 2, where two Newton steps from a line
+    are enough, and exp(-a) is a Taylor polynomial in a / 64, squared six times. Error below 2e-4 for a < 170.
+    """
+    import jax.numpy as jnp
+
+    positive = (values > 0).astype(jnp.float32)
+    part = values * (2 * positive - 1) * 2.0**-_SQUARINGS
+    decay = 1 - part * (1 - part * (1 / 2 - part * (1 / 6 - part * (1 / 24))))
+    for _ in range(_SQUARINGS):
+        decay = decay * decay
+    divisor = 1 + decay
+    inverse = 24 / 17 - divisor * (8 / 17)
+    for _ in range(2):
+        inverse = inverse * (2 - divisor * inverse)
+    return 1 - inverse + positive * (2 * inverse - 1)
 
 
 def _connect(libspu: Any, config: dict[str, Any]) -> Any:

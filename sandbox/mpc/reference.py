@@ -28,6 +28,7 @@ from sandbox.errors import InvalidSpec
 
 Floats = NDArray[np.float64]
 
+_REACH = 16.0  # decorrelated rows longer than this, and than three times the usual, are shortened
 _FLAT = 1e-4  # directions of a block with less than this share of its largest variance are left out
 _MAX_STEPS = 500
 
@@ -78,7 +79,11 @@ class Part:
 
 
 def prepare(features: NDArray[np.floating]) -> tuple[Floats, Basis]:
-    """Centre and decorrelate one side's block; a linear map, undone exactly by ``Basis.restore``."""
+    """Centre and decorrelate one side's block: a linear map, undone by ``Basis.restore``, but for far outliers.
+
+    A row more than ``_REACH`` from the centre (a usual one is at the root of the number of columns) is pulled in to
+    that distance for training, so that no single row overflows the fixed point under MPC or dominates a step.
+    """
     block = _block(features)
     mean = block.mean(axis=0)
     block = block - mean
@@ -90,7 +95,10 @@ def prepare(features: NDArray[np.floating]) -> tuple[Floats, Basis]:
     scale = np.zeros_like(variances)
     scale[kept] = variances[kept] ** -0.5
     transform = (directions * scale) @ directions.T
-    return block @ transform, Basis(mean, transform)
+    matrix = block @ transform
+    length = np.linalg.norm(matrix, axis=1, keepdims=True)
+    reach = max(_REACH, 3.0 * np.sqrt(block.shape[1]))
+    return matrix * np.minimum(1.0, reach / np.maximum(length, reach)), Basis(mean, transform)
 
 
 def train(

@@ -12,22 +12,23 @@ Security:  each side proves its pinned identity key over names, job, purpose, se
            between the two TLS ends, or holds only one of the keys (identity, TLS), is found out, and a hello for one
            job, link or direction is worth nothing in another. The answerer's hello covers the caller's, so an old one
            answers nothing; an old caller's hello can be replayed, but nobody has its ephemeral scalar: the first
-           record, which both sides send before anything else, does not open (``links`` also remembers connections).
+           record, which both sides send before anything else, does not open; and ``Seen`` takes each hello once.
            Forward secrecy: the secret comes from two ephemeral keys alone, made for one connection, used once, and
            held by no object after ``Caller.finish`` or ``answer`` returns; the identity keys only sign. Whoever takes
            every long-lived key later can pose as a node, but cannot open what was recorded. Nothing is resumed.
-           Under ``seal = tls`` the same holds as far as TLS 1.3 gives it; the keys made here then go unused.
+           Under ``seal = tls`` secrecy is TLS's (ephemeral there, too); the keys made here then go unused.
 Reveals:   to an observer inside TLS: names, job id, purpose. Nobody else sees a hello.
 Shapes:    keys 16 bytes, one a direction; connection id 16 bytes; times in milliseconds, window 120 s either way.
 Errors:    ``Unauthenticated`` where a hello is not from the pinned node, is stale, or is for somebody else;
            ``PartyFailed`` where the node is right and the terms are not (job, purpose, connection, seal). Both name
            the party.
-Not here:  transport, the record of seen connections, which jobs are open (``links``); the records (``channel``).
+Not here:  transport, and which jobs are open (``links``); the records (``channel``).
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -40,6 +41,8 @@ from sandbox.model import ChannelPurpose, Hello, SealMode, Signed
 
 WINDOW_MS: Final = 120_000
 STAGE: Final = "connect"
+
+_HELLO_S: Final = 2 * WINDOW_MS / 1000 + 30  # ahead of our clock at first, late at last, and waiting for its job
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,26 @@ def answer(terms: Terms, hello: Signed) -> tuple[Signed, Session]:
     ephemeral = PrivateKey.generate()
     reply = _say(terms, said.connection, ephemeral, tagged("hello", hello.payload))
     return reply, _derive(terms, said.connection, ephemeral, said.ephemeral_key, (hello, reply), False)
+
+
+class Seen:
+    """The connections answered lately: a hello is good once, also where TLS alone seals."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, float] = {}
+
+    def once(self, terms: Terms, connection: bytes) -> None:
+        """Remember a connection for as long as its hello could pass.
+
+        Raises:
+            Unauthenticated: it came before.
+        """
+        now = time.monotonic()
+        while self._seen and next(iter(self._seen.values())) < now - _HELLO_S:
+            del self._seen[next(iter(self._seen))]
+        if connection in self._seen:
+            raise _distrust(terms, "came twice")
+        self._seen[connection] = now
 
 
 def _say(terms: Terms, connection: bytes, ephemeral: PrivateKey, answers: bytes) -> Signed:

@@ -228,7 +228,7 @@ class JobLinks:
             raise PartyFailed(tell=f"{late} did not join within {CONNECT_S:.0f} s", party=late, stage=STAGE)
 
     async def _wait(self, futures: Mapping[str, asyncio.Future[None]], timeout_s: float) -> str:
-        """Wait for every peer's future; return who is late, or nobody. Raises the first cause as soon as there is one."""
+        """Wait for every peer's future and return who is late, if anybody; the first cause is raised at once."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout_s
         while True:

@@ -15,7 +15,6 @@ Not here:  the services themselves (``api``), who the peers are (``catalog`` of 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -34,7 +33,6 @@ from sandbox.errors import (
     SandboxError,
     Unauthenticated,
     Unavailable,
-    WrongState,
 )
 from sandbox.keyring import NodeKeys, public_key
 from sandbox.model import (
@@ -49,9 +47,10 @@ from sandbox.model import (
     Signed,
 )
 from sandbox.peer.channel import SealedStream
-from sandbox.peer.failures import from_rpc, refuse
-from sandbox.peer.handshake import STAGE, WINDOW_MS, Caller, Session, Terms, answer
+from sandbox.peer.failures import failure_of, from_rpc, refuse
+from sandbox.peer.handshake import STAGE, Caller, Seen, Session, Terms, answer
 from sandbox.peer.job import CONNECT_S, JobLinks, Rules
+from sandbox.peer.openings import Openings
 from sandbox.peer.transport import AnswererFrames, CallerFrames, Channels, Connection, Frames, is_cancelled, messages
 from sandbox.v1 import peer_pb2_grpc
 from sandbox.v1.peer_pb2 import ChannelRequest, ChannelResponse
@@ -62,7 +61,6 @@ _PEER: Final = "/sandbox.v1.PeerService/"
 _PAUSE_S: Final = (0.05, 0.5)  # between tries: at first, at most
 _DIAL_S: Final = CONNECT_S - 0.5  # so that the dialler says why before the job says that
 _THREADS: Final = 4  # sealing large records
-_HELLO_S: Final = 2 * WINDOW_MS / 1000 + 10  # a hello may be ahead of our clock, and then grow old
 
 
 class Links:
@@ -89,10 +87,9 @@ class Links:
         self._certificate = fingerprint(keys.tls_certificate)
         self._channels = Channels(keys)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="seal")
-        self._rules = Rules(node_id, heartbeat_s, silence_s, self._dial, self._opened, self._closed)
-        self._jobs: dict[str, JobLinks] = {}
-        self._awaited: dict[str, list[asyncio.Future[None]]] = {}
-        self._seen: dict[bytes, float] = {}
+        self._open = Openings()
+        self._rules = Rules(node_id, heartbeat_s, silence_s, self._dial, self._open.add, self._open.remove)
+        self._seen = Seen()
 
     async def call(self, node_id: str, method: str, body: object, timeout_s: float = 20.0) -> Any:
         """Make one signed unary call and return the response message.
@@ -102,12 +99,13 @@ class Links:
             SandboxError: what it answered.
         """
         request, response = messages(method)
-        card, loop = self._peers(node_id), asyncio.get_running_loop()
-        unary = (await self._channels.get(card)).unary_unary(
-            method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
-        )
+        loop = asyncio.get_running_loop()
         end, pause = loop.time() + timeout_s, _PAUSE_S[0]
         while True:
+            card = self._peers(node_id)
+            unary = (await self._channels.get(card)).unary_unary(
+                method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+            )
             call = signed.sign_call(self._keys.identity, node_id, method, body)
             try:
                 return await unary(request(signed=wire.to_proto(call)), timeout=max(end - loop.time(), 0.001))
@@ -177,21 +175,27 @@ class Links:
         try:
             hello, terms = await self._heard(requests, context)
             reply, session = answer(terms, hello)
-            job = await self._open_job(terms)
-            self._remember(session.connection, terms.peer)
+            job = await self._open.get(terms.job_id, CONNECT_S)
+            self._seen.once(terms, session.connection)
             job.expect(terms.peer, terms.purpose)
         except SandboxError as error:
             await refuse(context, error, self._node_id)
-        yield ChannelResponse(hello=wire.to_proto(reply))
         frames = AnswererFrames(requests, terms.peer)
         job.join(self._connect(session, frames), terms.purpose)
-        async for response in frames.responses():
-            yield response
+        try:
+            yield ChannelResponse(hello=wire.to_proto(reply))
+            async for response in frames.responses():
+                yield response
+        finally:
+            frames.cancel()
 
     async def close(self) -> None:
-        """End every job's links and close every channel."""
-        for job in tuple(self._jobs.values()):
-            job.fail(Cancelled(tell=f"{self._node_id} is shutting down", party=self._node_id))
+        """End every job's links, tell their peers, and close every channel."""
+        error = Cancelled(tell=f"{self._node_id} is shutting down", party=self._node_id)
+        jobs = self._open.jobs
+        for job in jobs:
+            job.fail(error)
+        await asyncio.gather(*(job.abort(failure_of(error, self._node_id, "")) for job in jobs))
         await self._channels.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -207,6 +211,10 @@ class Links:
                 lost = error.code() is grpc.StatusCode.UNAVAILABLE and isinstance(told, PartyFailed)
             except TimeoutError:
                 raise PartyFailed(tell=f"{peer} did not join in time", party=peer, stage=STAGE) from None
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                raise Cancelled(tell=f"the link to {peer} was closed", party=peer, stage=STAGE) from None
             if not lost or loop.time() + _PAUSE_S[0] >= end:
                 raise told
             await asyncio.sleep(_PAUSE_S[0])
@@ -271,37 +279,3 @@ class Links:
                 stage=STAGE,
             )
         return hello, terms
-
-    async def _open_job(self, terms: Terms) -> JobLinks:
-        """The job, as soon as it is open here: the other side may be faster."""
-        if terms.job_id not in self._jobs:
-            opened = asyncio.get_running_loop().create_future()
-            waiting = self._awaited.setdefault(terms.job_id, [])
-            waiting.append(opened)
-            await asyncio.wait({opened}, timeout=CONNECT_S)
-            waiting.remove(opened)
-            if not waiting and self._awaited.get(terms.job_id) is waiting:
-                del self._awaited[terms.job_id]
-        if terms.job_id not in self._jobs:
-            raise WrongState(f"job {terms.job_id} is not open", tell="this job is not open here", stage=STAGE)
-        return self._jobs[terms.job_id]
-
-    def _remember(self, connection: bytes, peer: str) -> None:
-        now = time.monotonic()
-        while self._seen and next(iter(self._seen.values())) < now - _HELLO_S:
-            del self._seen[next(iter(self._seen))]
-        if connection in self._seen:
-            raise Unauthenticated(f"a hello of {peer} came twice", party=peer, stage=STAGE)
-        self._seen[connection] = now
-
-    def _opened(self, job: JobLinks) -> None:
-        if job.job_id in self._jobs:
-            raise WrongState(f"job {job.job_id} is open already", tell="this job is running already")
-        self._jobs[job.job_id] = job
-        for waiting in self._awaited.pop(job.job_id, []):
-            if not waiting.done():
-                waiting.set_result(None)
-
-    def _closed(self, job: JobLinks) -> None:
-        if self._jobs.get(job.job_id) is job:
-            del self._jobs[job.job_id]

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,8 @@ _READ: Final = 256 << 10  # bytes
 _POLL_S: Final = 0.01
 _ENGINE_S: Final = 60.0  # an engine may start late; its peers' bytes wait
 _MOST: Final = 16  # engine links open with one peer; brpc makes two or three
+
+log = logging.getLogger(__name__)
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
@@ -74,7 +77,7 @@ class Relay:
             ProtocolFailed: the peer has opened too many.
         """
         if sum(known.peer == peer for known in self._live) >= _MOST:
-            raise ProtocolFailed(f"{peer} opens too many engine links", party=peer)
+            raise ProtocolFailed(tell=f"{peer} opens too many engine links", party=peer)
 
     def join(self, connection: Connection) -> None:
         """Carry a connection of a peer's engine."""
@@ -106,6 +109,9 @@ class Relay:
             await work
         except SandboxError as error:
             self._fail(error)
+        except Exception as error:
+            log.error("an engine link failed inside: %s", type(error).__name__)
+            self._fail(JobFailed(f"{type(error).__name__} in an engine link"))
 
     async def _carry(self, peer: str, reader: Reader, writer: Writer) -> None:
         try:
@@ -200,8 +206,9 @@ async def _receive(stream: SealedStream, writer: Writer) -> None:
             raise ProtocolFailed(f"{stream.peer} sent a {kind.name} record on an engine link", party=stream.peer)
         if is_listening:
             is_listening = await _pass_on(writer, body)
-    if is_listening and writer.can_write_eof() and not writer.is_closing():
-        writer.write_eof()
+    if is_listening and not writer.is_closing():
+        with contextlib.suppress(OSError):  # it has closed at this moment
+            writer.write_eof()
 
 
 async def _pass_on(writer: Writer, body: bytes) -> bool:

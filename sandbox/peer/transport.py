@@ -39,6 +39,8 @@ SERVER_OPTIONS: Final = [
     *_ALIVE,
     # Without this a server takes the keepalive of its peers for abuse and hangs up.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 2000),
+    ("grpc.max_concurrent_streams", 1024),
+    ("grpc.so_reuseport", 0),  # two nodes on one port would each get half of the calls
 ]
 _CLIENT_OPTIONS: Final = [
     *_SIZES,

@@ -214,7 +214,7 @@ class _Child:
                 kind: type[SandboxError] = getattr(errors, name)
                 raise kind(str(message.get("detail", "")) + self._said(), party=str(message.get("party", "")))
         results = [message for message in self._messages if "result" in message]
-        if code == 0 and len(results) == 1:
+        if code == 0 and len(results) == 1 and isinstance(results[0]["result"], dict):
             return results[0]
         if code in _ABORTS:
             raise ProtocolFailed(f"the engine aborted with {code}" + self._said())

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from audit_parties import Signer
 from sqlalchemy import Connection, Engine, create_engine
 
-from sandbox.audit import log, tables
-from sandbox.audit.checkpoint import VerifierKey
-from sandbox.audit.receipt import Receipt
+from sandbox.audit import tables
 from sandbox.crypto.sm2 import PrivateKey
-
-
-@dataclass(frozen=True)
-class Signer:
-    """A named key; what a node knows of itself."""
-
-    name: str
-    key: PrivateKey
-
-    @property
-    def verifier(self) -> VerifierKey:
-        return VerifierKey(self.name, self.key.public)
 
 
 @pytest.fixture(scope="session")
@@ -54,8 +40,3 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def conn(engine: Engine) -> Iterator[Connection]:
     with engine.begin() as open_transaction:
         yield open_transaction
-
-
-def receipt_for(conn: Connection, index: int, note: bytes, size: int, *cosignatures: bytes) -> Receipt:
-    """Put a receipt together the way a node does."""
-    return Receipt(log.leaf(conn, index), index, tuple(log.inclusion(conn, index, size)), note, cosignatures)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Signer
+from audit_parties import Signer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, delete, func, insert, select, text, update
@@ -206,6 +206,7 @@ def test_a_flipped_bit_in_any_column_is_found(
             )
             damaged = None
         else:
+            assert value is not None
             damaged = flip(value, at, bit)
         if damaged is not None:
             clash = conn.scalar(select(func.count()).select_from(column.table).where(column == damaged))

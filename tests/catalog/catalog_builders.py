@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,7 +37,7 @@ EVERY_TYPE = schema(
     }
 )
 
-ROWS = {
+ROWS: dict[str, list[Any]] = {
     "id": ["a1", "a2", "a3", "a4"],
     "姓名": ["张三", None, "", 'ünï\n"q",😀'],
     "income": [Decimal("12.5000000000"), None, Decimal("-0.0000000001"), Decimal(10**27)],
@@ -46,7 +47,7 @@ ROWS = {
 }
 
 
-def batch(rows: Mapping[str, Sequence[object]] = ROWS, of: Schema = EVERY_TYPE) -> pa.RecordBatch:
+def batch(rows: Mapping[str, Sequence[Any]] = ROWS, of: Schema = EVERY_TYPE) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(dict(rows), schema=of.arrow())
 
 

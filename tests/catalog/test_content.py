@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ def hash_of(*batches: pa.RecordBatch, of: Schema = EVERY_TYPE) -> bytes:
     return content.digest()
 
 
-def slow_hash(rows: dict[str, list[object]], of: Schema) -> bytes:
+def slow_hash(rows: dict[str, list[Any]], of: Schema) -> bytes:
     """Follow the specification value by value."""
     out = len(rows["id"]).to_bytes(8, "big")
     for field in of.fields:
@@ -39,13 +40,10 @@ def slow_hash(rows: dict[str, list[object]], of: Schema) -> bytes:
                     lengths += len(raw).to_bytes(4, "little")
                     values += raw
                 case FieldType.INTEGER:
-                    assert value is None or isinstance(value, int)
                     values += (value or 0).to_bytes(8, "little", signed=True)
                 case FieldType.DECIMAL:
-                    assert value is None or isinstance(value, Decimal)
                     values += int((value or Decimal(0)).scaleb(10)).to_bytes(16, "little", signed=True)
                 case FieldType.DATE:
-                    assert value is None or isinstance(value, date)
                     days = (value - date(1970, 1, 1)).days if value else 0
                     values += days.to_bytes(4, "little", signed=True)
                 case FieldType.BOOLEAN:

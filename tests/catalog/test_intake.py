@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import traceback
 from collections.abc import Callable
 from datetime import date, datetime
@@ -121,7 +122,7 @@ def test_reading_is_lazy_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     batches = read_table(path, PAIR)
     first = next(batches)
     assert 0 < first.num_rows < 1000  # the file is wrong at its end, and nobody has looked there
-    sizes = []
+    sizes: list[int] = []
     with pytest.raises(InvalidSpec, match="row 50001"):
         sizes.extend(batch.nbytes for batch in batches)
     assert max(sizes) < 4 * 4096 and len(sizes) > 100
@@ -282,6 +283,31 @@ def test_quotation_marks_are_checked_across_blocks(tmp_path: Path, monkeypatch: 
         refused(path, PAIR, f"line {line}: a quotation mark")
     path.write_text(good + '"k,1\n', newline="")
     refused(path, PAIR, "a quotation mark is open")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('"a","b"\n"c""d",""\n', 0),
+        ('a\n"b"\r\n"""",""""\n"\n"', 0),
+        ('a\n"b"x\n"c"\n', 2),
+        ('a\n"b" ,c\n', 2),
+        ('"a\n\n"b,"c"\n', 3),
+        ('a\nb"\n', 2),
+        ('a\n "b"\n', 2),
+        ('a\n"b""\nc\n', 4),
+        ('a\n"""b\n', 3),
+    ],
+)
+def test_marks_are_judged_the_same_wherever_a_block_ends(text: str, line: int) -> None:
+    for first in range(1, len(text)):
+        for second in range(1, 4):
+            quotes = csv_text.Quotes(io.BytesIO(text.encode()))
+            read = quotes.read(first)
+            while some := quotes.read(second):
+                read += some
+            assert quotes.wrong_line == line
+            assert line or read == text.encode()
 
 
 def test_a_row_longer_than_a_block_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +25,7 @@ from sandbox.catalog import vault
 from sandbox.catalog.chunks import CHUNK_ROWS
 from sandbox.catalog.content import ContentHash
 from sandbox.catalog.schema import FieldType, schema_digest
+from sandbox.catalog.vault_keys import manifest_mac, wrap
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import AlreadyExists, IntegrityFailed, InvalidSpec, NotFound, Unavailable
 
@@ -207,7 +209,7 @@ def forge(place: Path, key: bytes, change: Callable[[dict[str, object]], object]
     change(tree)
     data = json.dumps(tree).encode()
     (place / "manifest.json").write_bytes(data)
-    (place / "manifest.mac").write_bytes(vault.manifest_mac(key, data))
+    (place / "manifest.mac").write_bytes(manifest_mac(key, data))
 
 
 def test_the_last_chunk_cannot_be_dropped_even_with_a_fitting_manifest(copy: tuple[Path, bytes]) -> None:
@@ -224,6 +226,12 @@ def test_chunks_cannot_be_reordered_even_with_a_fitting_manifest(copy: tuple[Pat
     forge(place, key, lambda tree: tree.update(chunks=[tree["chunks"][i] for i in (1, 0, 2)]))  # type: ignore[index]
     with pytest.raises(IntegrityFailed):
         count(place, key)
+
+
+def test_a_chunk_with_other_rows_than_its_manifest_says_is_refused(copy: tuple[Path, bytes]) -> None:
+    forge(*copy, lambda tree: tree["chunks"][0].__setitem__(0, CHUNK_ROWS - 1))  # type: ignore[index]
+    with pytest.raises(IntegrityFailed, match="other rows"):
+        count(*copy)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +265,7 @@ def test_a_version_under_the_name_of_another_does_not_open(tmp_path: Path) -> No
 
 
 def test_a_wrapped_key_opens_only_for_its_version_and_node() -> None:
-    wrapped = vault.wrap(NODE_KEY, bytes(16), CODE, 1)
+    wrapped = wrap(NODE_KEY, bytes(16), CODE, 1)
     assert len(wrapped) == 44 and vault.unwrap(NODE_KEY, wrapped, CODE, 1) == bytes(16)
     changed = wrapped[:-1] + bytes([wrapped[-1] ^ 1])
     for key, data, code, version in (
@@ -314,13 +322,15 @@ def test_a_killed_sealing_leaves_nothing_to_open_and_is_swept(tmp_path: Path) ->
     home.mkdir()
     process = multiprocessing.get_context("spawn").Process(target=_seal_and_hang, args=(home, str(ready)))
     process.start()
-    while not ready.exists():
-        process.join(0.02)
-        assert process.is_alive()
-    assert vault.sweep(home) == 0  # somebody is at work there
-    assert len(list(home.glob("*/.sealing-*/chunk-*"))) == 1
-    process.kill()
-    process.join()
+    try:
+        while not ready.exists():
+            process.join(0.02)
+            assert process.is_alive()
+        assert vault.sweep(home) == 0  # somebody is at work there
+        assert len(list(home.glob("*/.sealing-*/chunk-*"))) == 1
+    finally:
+        process.kill()
+        process.join()
     assert not vault.version_dir(home, CODE, 1).exists()
     assert vault.sweep(home) == 1
     assert list(home.glob("*/*")) == list(home.glob("*/.*")) == []
@@ -415,7 +425,7 @@ def test_many_kinds_of_rows_survive_chunk_borders(tmp_path: Path) -> None:
     n = CHUNK_ROWS + 3
     of = EVERY_TYPE
     start = date(1990, 1, 1)
-    rows = {
+    rows: dict[str, list[Any]] = {
         "id": [str(i) for i in range(n)],
         "姓名": [None if i % 7 == 0 else "名" * (i % 5) for i in range(n)],
         "income": [None if i % 11 == 0 else Decimal(i) / 100 for i in range(n)],

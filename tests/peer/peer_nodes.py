@@ -1,4 +1,4 @@
-"""Nodes for the tests: real keys, real gRPC servers with mutual TLS on loopback, and only the Channel service behind them."""
+"""Nodes for the tests: real keys, real gRPC servers with mutual TLS on loopback, only the Channel service behind."""
 
 from __future__ import annotations
 

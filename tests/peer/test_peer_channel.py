@@ -57,7 +57,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 @MODES
 def test_what_is_sent_arrives_in_order_with_its_type(seal: SealMode) -> None:
     async def work() -> None:
-        left, right, wire = pair(seal)
+        left, right, _ = pair(seal)
         records = [(DATA, b"a"), (HEARTBEAT, b""), (MESSAGE, b""), (MESSAGE, secrets.token_bytes(200_000)), (EOF, b"")]
         for kind, body in records:
             await left.send(kind, body)
@@ -71,7 +71,7 @@ def test_what_is_sent_arrives_in_order_with_its_type(seal: SealMode) -> None:
 @MODES
 def test_long_bodies_are_cut(seal: SealMode) -> None:
     async def work() -> None:
-        left, right, wire = pair(seal)
+        left, right, _ = pair(seal)
         body = secrets.token_bytes(2 * RECORD_LIMIT + 3)
         await left.send(MESSAGE, body)
         got = [await right.receive() for _ in range(3)]
@@ -165,9 +165,7 @@ def test_records_belong_to_one_connection_and_one_direction() -> None:
             with pytest.raises(IntegrityFailed):
                 await reader.receive()
         wire.put([frame])
-        right = SealedStream(
-            Session("b", "a", b"1" * 16, SealMode.SM4, keys[1], keys[0], False), wire.read, wire.write
-        )
+        right = SealedStream(Session("b", "a", b"1" * 16, SealMode.SM4, keys[1], keys[0], False), wire.read, wire.write)
         assert await right.receive() == (DATA, b"x")
 
     run(work())
@@ -190,7 +188,7 @@ def test_an_end_without_eof_is_a_cut(seal: SealMode) -> None:
 @MODES
 def test_nothing_follows_eof(seal: SealMode) -> None:
     async def work() -> None:
-        left, right, wire = pair(seal)
+        left, right, _ = pair(seal)
         await left.send(EOF)
         with pytest.raises(ProtocolFailed):
             await left.send(DATA, b"x")
@@ -204,7 +202,9 @@ def test_nothing_follows_eof(seal: SealMode) -> None:
 
 
 @MODES
-@pytest.mark.parametrize("frame", [b"", b"\x01", b"\x01" + bytes(7), b"\x09" + bytes(40), b"\x01" + bytes(RECORD_LIMIT + 17)])
+@pytest.mark.parametrize(
+    "frame", [b"", b"\x01", b"\x01" + bytes(7), b"\x09" + bytes(40), b"\x01" + bytes(RECORD_LIMIT + 17)]
+)
 def test_frames_that_are_none_are_refused(seal: SealMode, frame: bytes) -> None:
     async def work() -> None:
         _, right, wire = pair(seal)

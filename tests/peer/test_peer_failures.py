@@ -17,7 +17,9 @@ from sandbox.model import Failure
 from sandbox.peer.failures import STATUS, TRAILER, error_of, failure_of, from_rpc, refuse
 
 CANARY = "row-value-4711"
-CLASSES = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, SandboxError) and e is not SandboxError]
+CLASSES = [
+    e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, SandboxError) and e is not SandboxError
+]
 
 
 def handlers(raised: dict[str, SandboxError]) -> grpc.GenericRpcHandler:

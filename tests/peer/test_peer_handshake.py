@@ -20,9 +20,7 @@ JOB = "ab" * 16
 
 
 def terms(**changes: Any) -> Terms:
-    base = Terms(
-        "gov", "bank", GOV, BANK.public, b"g" * 32, b"b" * 32, JOB, ChannelPurpose.CONTROL, SealMode.SM4
-    )
+    base = Terms("gov", "bank", GOV, BANK.public, b"g" * 32, b"b" * 32, JOB, ChannelPurpose.CONTROL, SealMode.SM4)
     return dataclasses.replace(base, **changes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import Any
 
@@ -126,9 +127,7 @@ def test_an_abort_arrives_with_party_stage_and_cause_and_is_not_echoed() -> None
         (PartyFailed(tell="witness went away", party="witness", stage="train"), "witness went away", "witness"),
     ],
 )
-def test_leaving_by_an_exception_tells_the_others_its_public_half(
-    raised: BaseException, told: str, party: str
-) -> None:
+def test_leaving_by_an_exception_tells_the_others_its_public_half(raised: BaseException, told: str, party: str) -> None:
     async def work() -> None:
         async with running("gov", "bank") as nodes:
             gov = nodes[0].links.job(JOB, ["gov", "bank"], lambda: "score")
@@ -331,8 +330,10 @@ def test_a_hello_of_another_tls_certificate_is_refused() -> None:
         async with running("gov", "bank", "witness") as nodes, joined(*nodes[:2]):
             thief = await start("gov", Settings(), nodes[0].keys)
             thief.cards.update(nodes[0].cards)
-            object.__setattr__(thief.links._channels._keys, "tls_key", nodes[2].keys.tls_key)
-            object.__setattr__(thief.links._channels._keys, "tls_certificate", nodes[2].keys.tls_certificate)
+            other = nodes[2].keys
+            thief.links._channels._keys = dataclasses.replace(
+                thief.keys, tls_key=other.tls_key, tls_certificate=other.tls_certificate
+            )
             with pytest.raises(Unauthenticated, match="TLS certificate of this connection"):
                 await thief.links._dial("bank", JOB, ChannelPurpose.RELAY)
             await thief.links.close()

@@ -135,7 +135,6 @@ def test_outputs_that_are_no_tables_or_no_file_names(delivery: Delivery, name: s
 
 def test_sealed_bytes_under_another_receipt_do_not_open(delivery: Delivery, officer: Person) -> None:
     _, sealed = delivery.send()
-    other, _ = delivery.send()  # same job, another entry: another leaf index, but the same leaf; so change the leaf
     delivery.commitments = {**delivery.commitments, "more": bytes(32)}
     other, _ = delivery.send()
     with pytest.raises(IntegrityFailed):

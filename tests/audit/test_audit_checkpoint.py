@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Signer
+from audit_parties import Signer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,7 +159,7 @@ def test_lines_of_unknown_keys_are_ignored_and_of_known_ones_never(origin: Signe
         lambda n: n + b"\n",
         lambda n: n[:-1],
         lambda n: n.replace("—".encode(), b"-"),
-        lambda n: n + b"x" * 20_000,
+        lambda n: n + f"— {'n' * 200} {'A' * 400}\n".encode() * 30,  # 31 good lines, but more than 16 KiB
         lambda n: n + n[n.index(b"\n\n") + 2 :].replace(b"ops", b"oops") * MAX_SIGNATURES,
     ],
 )

@@ -12,15 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import Signer, receipt_for
+from audit_parties import Signer, receipt_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
-from sandbox.audit import log, tables, verify_receipt
+from sandbox.audit import log, merkle, tables, verify_receipt
 from sandbox.audit.checkpoint import MAX_SIGNATURES, Checkpoint, VerifierKey, cosign, sign_checkpoint
 from sandbox.audit.receipt import MAX_LEAF, MAX_TEXT, Receipt, verify
 from sandbox.crypto.sm2 import PrivateKey
+from sandbox.crypto.sm3 import sm3
 from sandbox.errors import IntegrityFailed
 
 SIZE = 11
@@ -215,12 +216,49 @@ def test_sizes_are_bounded_alike(world: World) -> None:
         good.to_text().replace(b"index 1\n", b"index 1\n" + (base64.b64encode(bytes(32)) + b"\n") * 60),
         good.to_text().replace(b"index 1\n", b"index 9223372036854775808\n"),
         good.to_text() + filler * (MAX_SIGNATURES - 2),
-        good.to_text() + filler.replace(b"nobody", b"n" * 180) * 29 + filler[:-1],
+        good.to_text() + f"— {'n' * 200} {'A' * 400}\n".encode() * 29,
+        large_entry(world, bytes(MAX_LEAF + 1)),
         re.sub(rb"extra [^\n]*", b"extra ", good.to_text()),
         long_path,
     ):
         assert verdicts(world, text) == (False, False)
     assert verdicts(world, good.to_text() + filler * (MAX_SIGNATURES - 3)) == (True, True)
+    assert verdicts(world, large_entry(world, bytes(MAX_LEAF))) == (True, True)
+
+
+def large_entry(world: World, leaf: bytes) -> bytes:
+    """Write the receipt of a log of one entry by hand, so that nothing stops an entry that is too large."""
+    return signed_by_hand(world, leaf, Checkpoint(world.origin.name, 1, merkle.leaf_hash(leaf, sm3)))
+
+
+def signed_by_hand(world: World, leaf: bytes, head: Checkpoint) -> bytes:
+    """Write a receipt without path over whatever the origin and the bank can be made to sign."""
+    note = sign_checkpoint(head, head.origin, world.origin.key)
+    note += cosign(note, world.bank.name, world.bank.key, 1)
+    return b"c2sp.org/tlog-proof@v1\nextra " + base64.b64encode(leaf) + b"\nindex 0\n\n" + note
+
+
+def test_a_root_of_one_entry_does_not_prove_it_in_a_larger_log(world: World) -> None:
+    digest = merkle.leaf_hash(b"entry", sm3)
+    for size, expected in ((0, False), (1, True), (2, False), (5, False)):
+        text = signed_by_hand(world, b"entry", Checkpoint(world.origin.name, size, digest))
+        assert verdicts(world, text) == (expected, expected)
+
+
+def test_another_origins_body_under_the_trusted_origins_line_is_refused(world: World) -> None:
+    foreign = Checkpoint("other.example", 1, merkle.leaf_hash(b"entry", sm3))
+    text = signed_by_hand(world, b"entry", foreign)
+    blob = base64.b64encode(world.origin.verifier.key_id + world.origin.key.sign(foreign.body()))
+    relabelled = re.sub("— other.example [^\n]*".encode(), f"— {world.origin.name} ".encode() + blob, text)
+    assert relabelled != text
+    assert verdicts(world, relabelled) == (False, False)
+
+
+def test_an_entry_has_one_base64(world: World) -> None:
+    text = world.receipts[3].to_text()
+    same_bytes = text.replace(b"ZW50cnkgMw==", b"ZW50cnkgMx==")
+    assert same_bytes != text
+    assert verdicts(world, same_bytes) == (False, False)
 
 
 def test_a_receipt_cannot_be_put_together_wrongly(world: World) -> None:
@@ -238,10 +276,10 @@ def test_a_receipt_cannot_be_put_together_wrongly(world: World) -> None:
         {"cosignatures": (b"not a line\n",)},
     ):
         with pytest.raises(IntegrityFailed):
-            replace(good, **change)  # type: ignore[arg-type]
+            replace(good, **change)
 
 
-def test_the_largest_entry_fits(world: World, origin: Signer, bank: Signer) -> None:
+def test_the_largest_entry_fits_a_log_and_a_receipt(world: World, origin: Signer, bank: Signer) -> None:
     engine = create_engine("sqlite://")
     tables.metadata.create_all(engine)
     with engine.begin() as conn:
@@ -305,6 +343,6 @@ def test_a_wrong_call_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_it_hashes_with_the_openssl_program_where_python_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     with_python = verify_receipt.sm3(b"abc")
-    monkeypatch.setattr(verify_receipt.hashlib, "algorithms_available", set())
+    monkeypatch.setattr("hashlib.algorithms_available", set())
     assert verify_receipt.sm3(b"abc") == with_python
     assert with_python.hex() == "66c7f0f462eeedd9d1f2d46bdc10e4e24167c4875cf2f7a2297da02b8f4ba8e0"

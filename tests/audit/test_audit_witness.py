@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Signer
+from audit_parties import Signer
 from sqlalchemy import Connection, Engine, create_engine, text
 
 from sandbox.audit import log, merkle, tables
@@ -117,19 +117,17 @@ def test_of_two_heads_checked_at_once_one_is_cosigned(
     conn: Connection, origin: Signer, bank: Signer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between reading what was seen and storing the new head, another transaction stores its own."""
-    from sandbox.audit import witness
-
-    check = witness.verify_consistency
+    check, name = merkle.verify_consistency, "sandbox.audit.witness.verify_consistency"
     rivals = [ENTRIES[:3], [*ENTRIES[:3], b"rival"]]
 
     def slow(*args: object) -> None:
-        monkeypatch.setattr(witness, "verify_consistency", check)
+        monkeypatch.setattr(name, check)
         rival = rivals.pop(0)
         ask(conn, origin, bank, note_of(origin, rival), merkle.consistency(3 if len(rival) > 3 else 0, rival, sm3))
         check(*args)  # type: ignore[arg-type]
 
     for size, old in ((5, 0), (9, 3)):
-        monkeypatch.setattr(witness, "verify_consistency", slow)
+        monkeypatch.setattr(name, slow)
         entries = ENTRIES[:size]
         with pytest.raises(WrongState, match="meanwhile"):
             ask(conn, origin, bank, note_of(origin, entries), merkle.consistency(old, entries, sm3))

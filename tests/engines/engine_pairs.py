@@ -78,7 +78,7 @@ def joined(parent: Path, names: Sequence[str]) -> Iterator[dict[str, Workspace]]
             name: stack.enter_context(Workspace(parent, [other for other in names if other != name])) for name in names
         }
         stack.callback(relay.close)
-        for name, space in spaces.items():
+        for space in spaces.values():
             for other in space.peers:
                 relay.join(space.peer_socket(other), spaces[other].own_socket)
         yield spaces

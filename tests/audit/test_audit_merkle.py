@@ -167,6 +167,14 @@ def test_no_proof_of_shrinking(old: int, size: int) -> None:
         merkle.consistency_path(old, size, Stored(LEAVES, sha256).read, sha256)
 
 
+@pytest.mark.parametrize("stretched", [b"", ROOTS[1] + b"x", ROOTS[1][:-1]])
+def test_digests_of_another_length_are_refused_before_they_are_hashed(stretched: bytes) -> None:
+    with pytest.raises(IntegrityFailed, match="wrong length"):
+        merkle.verify_inclusion(LEAVES[1], 1, 2, [stretched], ROOTS[2], sha256)
+    with pytest.raises(IntegrityFailed, match="wrong length"):
+        merkle.verify_consistency(1, 2, ROOTS[1], ROOTS[2], [stretched], sha256)
+
+
 def test_an_inner_node_does_not_pass_as_an_entry() -> None:
     two = b"".join(merkle.leaf_hash(leaf, sha256) for leaf in LEAVES[:2])
     with pytest.raises(IntegrityFailed):

@@ -1,0 +1,144 @@
+"""A node's directory: what `init` makes, and what its operator changes while the node runs or stands still.
+
+    <home>/sandbox.toml  keys/  store.db  vault/  artefacts/  results/  ray-token
+
+Every change of keys and peers is an audit entry in the same transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox import keyring, registry, signed, wire
+from sandbox.audit import log as audit_log
+from sandbox.audit import tables as audit_tables
+from sandbox.audit.checkpoint import VerifierKey
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.errors import InvalidSpec
+from sandbox.keyring import NodeKeys
+from sandbox.model import Entry, Fact, PeerCard, Signed
+from sandbox.registry import Registered
+from sandbox.settings import FILE, Settings, load
+from sandbox.store import Store
+
+
+def init(
+    home: Path,
+    *,
+    node_id: str,
+    organisation: str,
+    listen: str = "127.0.0.1:7700",
+    address: str = "",
+    witness: str = "",
+    seal: str = "sm4",
+    passphrase: bytes | None = None,
+) -> PeerCard:
+    """Make a node: directory, settings, keys, store.
+
+    Raises:
+        InvalidSpec: there is a node already, or a value is wrong.
+    """
+    if (home / FILE).exists():
+        raise InvalidSpec(tell=f"there is a node in {home} already", hint="choose another directory")
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    values = {
+        "node_id": node_id,
+        "organisation": organisation,
+        "listen": listen,
+        "address": address,
+        "witness": witness,
+        "seal": seal,
+    }
+    text = "".join(f"{name} = {_quoted(value)}\n" for name, value in values.items() if value)
+    (home / FILE).write_text(text, encoding="utf-8")
+    try:
+        load(home)
+        keyring.create_node(home / "keys", node_id, passphrase)
+    except BaseException:
+        (home / FILE).unlink()
+        raise
+    node = Home(home, passphrase)
+    node.store.close()
+    return wire.decode(PeerCard, node.card().payload)
+
+
+class Home:
+    """An existing node's directory."""
+
+    def __init__(self, path: Path, passphrase: bytes | None = None) -> None:
+        self.path, self.settings = path, load(path)
+        self._passphrase = passphrase
+        self.store = Store(self.settings.database) if self.settings.database else Store.at(path / "store.db")
+        self.store.create(audit_tables.metadata)
+
+    @functools.cached_property
+    def keys(self) -> NodeKeys:
+        """The node's private keys."""
+        return keyring.load_node(self.path / "keys", self._passphrase)
+
+    def card(self) -> Signed:
+        """Return the peer card to hand to other organisations."""
+        return self.keys.card(self.settings.node_id, self.settings.organisation, self.settings.reachable_at)
+
+    def add_peer(self, card: Signed) -> PeerCard:
+        """Pin another organisation's node."""
+        with self.store.write() as conn:
+            pinned = registry.pin(conn, card)
+            if pinned.node_id == self.settings.node_id:
+                raise InvalidSpec(tell="that is this node's own card")
+            facts = (Fact("node", pinned.node_id), Fact("key", card.key_id))
+            self._enter(conn, "peer", facts)
+        return pinned
+
+    def peers(self) -> list[PeerCard]:
+        """Return the pinned peers."""
+        with self.store.read() as conn:
+            return registry.all_peers(conn)
+
+    def register_key(self, card: Signed, roles: Sequence[str]) -> str:
+        """Register a person's key with roles; returns its id."""
+        with self.store.write() as conn:
+            found = registry.register(conn, card, roles)
+            facts = (Fact("key", found.key_id), Fact("roles", ",".join(sorted(found.roles))))
+            self._enter(conn, "key", facts)
+        return found.key_id
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke a person's key, for good."""
+        with self.store.write() as conn:
+            registry.revoke(conn, key_id)
+            self._enter(conn, "key", (Fact("key", key_id), Fact("revoked", "yes")))
+
+    def registered(self) -> list[Registered]:
+        """Return every key ever registered."""
+        with self.store.read() as conn:
+            return registry.all_keys(conn)
+
+    def trust(self) -> str:
+        """Return whom a receipt of this node is checked against: one verifier key a line."""
+        own = VerifierKey(self.settings.node_id, self.keys.checkpoint.public)
+        lines = [f"origin {own.to_text()}"]
+        for card in self.peers():
+            key = VerifierKey(card.node_id, PublicKey.from_bytes(card.checkpoint.key))
+            lines.append(f"witness {key.to_text()}")
+        return "\n".join(lines) + "\n"
+
+    def fsck(self) -> int:
+        """Recompute the whole log; returns the number of entries.
+
+        Raises:
+            IntegrityFailed: naming the first bad entry or checkpoint.
+        """
+        with self.store.read() as conn:
+            audit_log.check(conn, VerifierKey(self.settings.node_id, self.keys.checkpoint.public))
+            return audit_log.size(conn)
+
+    def _enter(self, conn: audit_log.Connection, what: str, facts: tuple[Fact, ...]) -> None:
+        actor = self.settings.node_id
+        audit_log.append(conn, wire.encode(Entry(what, "", b"", b"", actor, signed.now_ms(), 0, facts, ())))
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,84 @@
+"""Points from two or more partial sums, each rounded before it leaves its side.
+
+    side k:      part_k = round(-factor (features_k . weights_k + offset_k) / step)       whole steps
+    recipient:   points = step (sum of part_k + constant)                                 higher is better
+
+Source:   the usual scorecard scale, e.g. Siddiqi, "Credit Risk Scorecards", 2006: ``points_to_double`` points double
+          the odds of good to bad, ``base_points`` stand for ``base_odds``.
+Security: no engine; the rounding is the protection. A step is at least a quarter of ``points_to_double``.
+Reveals:  to the recipient: each part, so the other side's weighted sum of a row, rounded to a step. A score and
+          one's own part give the same, under any protocol. Many scores of one person under different models would
+          sharpen it: the scenario caps them.
+Units:    parts are steps, points are whole multiples of ``step``; weights predict the log-odds of *bad*.
+Errors:   ``InvalidSpec`` on a scale that is too fine, on shapes that do not fit, on values that are not finite.
+Not here: bands, reason codes, who may see the score.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sandbox.errors import InvalidSpec
+
+Steps = NDArray[np.int32]
+
+MAX_STEPS = 1000  # a part beyond this says no more about a person, and is cut off
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the points mean; public, part of the plan."""
+
+    points_to_double: int = 20
+    base_points: int = 600
+    base_odds: float = 50.0  # good to bad
+    step: int = 5
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points_to_double <= 1000 or not 0 <= self.base_points <= 100_000:
+            raise InvalidSpec("the points of a scale are out of range")
+        if not 4 * self.step >= self.points_to_double or self.step > 1000:
+            raise InvalidSpec("a step is finer than a quarter of the points that double the odds, or far too coarse")
+        if not 1e-6 <= self.base_odds <= 1e6:
+            raise InvalidSpec("the odds of a scale are out of range")
+
+    @property
+    def factor(self) -> float:
+        """Points for one unit of log-odds."""
+        return self.points_to_double / math.log(2.0)
+
+    @property
+    def constant(self) -> int:
+        """Steps of a row whose log-odds are zero."""
+        return round((self.base_points - self.factor * math.log(self.base_odds)) / self.step)
+
+
+def partial_points(
+    features: NDArray[np.floating], weights: NDArray[np.floating], scale: Scale, *, offset: float = 0.0
+) -> Steps:
+    """Return this side's part of every row, in steps; ``offset`` is its share of the intercept."""
+    block, factors = np.asarray(features, np.float64), np.asarray(weights, np.float64)
+    if block.ndim != 2 or factors.shape != (block.shape[1],):
+        raise InvalidSpec("features and weights do not fit together")
+    steps = (block @ factors + offset) * (-scale.factor / scale.step)
+    if not bool(np.isfinite(steps).all()):
+        raise InvalidSpec("a partial sum is not finite")
+    return np.rint(np.clip(steps, -MAX_STEPS, MAX_STEPS)).astype(np.int32)
+
+
+def combine(*parts: Steps, scale: Scale) -> Steps:
+    """Return the points of every row.
+
+    Raises:
+        InvalidSpec: a part is not of whole steps in range, or the parts differ in length.
+    """
+    if not parts or any(part.ndim != 1 or part.shape != parts[0].shape for part in parts):
+        raise InvalidSpec("the parts of a score differ in their number of rows")
+    if any(part.dtype != np.int32 or bool((abs(part.astype(np.int64)) > MAX_STEPS).any()) for part in parts):
+        raise InvalidSpec("a part of a score is not in whole steps within the range")
+    total = np.sum([part.astype(np.int64) for part in parts], axis=0) + scale.constant
+    return (total * scale.step).astype(np.int32)

@@ -1,0 +1,220 @@
+"""The composition root: settings in, running node out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sandbox import registry
+from sandbox.api.audit import Audit
+from sandbox.api.catalog import Catalog
+from sandbox.api.edge import Edge
+from sandbox.api.jobs import Jobs
+from sandbox.api.peers import Peers
+from sandbox.api.scenarios import Scenarios
+from sandbox.catalog import vault
+from sandbox.checks import Check, doctor
+from sandbox.crypto.sm2 import PublicKey
+from sandbox.engines import available
+from sandbox.errors import Unavailable
+from sandbox.exchange import Exchange
+from sandbox.home import Home, init
+from sandbox.ledger import Ledger
+from sandbox.model import SealMode
+from sandbox.peer.links import Links
+from sandbox.pipeline import Pipeline
+from sandbox.runner import Runner
+from sandbox.v1 import (
+    audit_pb2,
+    audit_pb2_grpc,
+    catalog_pb2,
+    catalog_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    peer_pb2,
+    peer_pb2_grpc,
+    scenario_pb2,
+    scenario_pb2_grpc,
+)
+
+__all__ = ["Check", "Home", "doctor", "init", "serve"]
+log = logging.getLogger(__name__)
+MAX_MESSAGE = 16 << 20
+RUN_PREFIX = "sbx-"
+SERVICES = (
+    *(
+        module.DESCRIPTOR.services_by_name[name].full_name
+        for module, name in (
+            (audit_pb2, "AuditService"),
+            (catalog_pb2, "CatalogService"),
+            (job_pb2, "JobService"),
+            (peer_pb2, "PeerService"),
+            (scenario_pb2, "ScenarioService"),
+        )
+    ),
+    health.SERVICE_NAME,
+    reflection.SERVICE_NAME,
+)
+
+
+def serve(home: Path, passphrase: bytes | None = None) -> None:
+    """Run the node in ``home`` until it is told to stop (SIGTERM, SIGINT)."""
+    node = Home(home, passphrase)
+    logging.basicConfig(
+        level=node.settings.log_level, format=f"%(asctime)s {node.settings.node_id} %(levelname)s %(name)s: %(message)s"
+    )
+    os.umask(0o077)
+    with _alone(home), _run_directory(home) as run:
+        asyncio.run(_serve(node, run))
+
+
+async def _serve(home: Home, run: Path) -> None:
+    settings, store = home.settings, home.store
+    removed = vault.sweep(home.path / "vault") if (home.path / "vault").is_dir() else 0
+    if removed:
+        log.warning("removed %d half-written dataset versions", removed)
+    runner = Runner(run, home.path, settings.ray_address, settings.ray_cpus)
+
+    def card(node_id: str) -> Any:
+        with store.read() as conn:
+            return registry.peer(conn, node_id)
+
+    def identity(node_id: str) -> PublicKey:
+        if node_id == settings.node_id:
+            return home.keys.identity.public
+        return PublicKey.from_bytes(card(node_id).identity_key)
+
+    links = Links(settings.node_id, home.keys, card, lambda peer: SealMode[settings.seal_for(peer).upper()])
+    ledger = Ledger(home.path, settings, home.keys, store, available)
+    exchange = Exchange(ledger, links, runner, run, identity)
+    pipeline = Pipeline(ledger, exchange)
+    edge = Edge(settings.node_id, store)
+    scenarios = Scenarios(edge, pipeline, ledger, exchange)
+
+    server = grpc.aio.server(
+        options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
+    )
+    job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
+    scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
+    audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(edge, ledger), server)
+    peer_pb2_grpc.add_PeerServiceServicer_to_server(Peers(edge, pipeline, exchange, scenarios), server)
+    healthy = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    reflection.enable_server_reflection(SERVICES, server)
+    port = server.add_secure_port(settings.listen, _credentials(home))
+    if port == 0:
+        raise Unavailable(tell=f"cannot listen on {settings.listen}", hint="is another program using the port?")
+
+    await pipeline.recover()
+    await asyncio.to_thread(edge.forget_nonces)
+    await server.start()
+    await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+    log.info("listening on %s", settings.listen)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    chores = [asyncio.create_task(_every_hour(edge.forget_nonces))]
+    if settings.ray_start == "eager":
+        chores.append(asyncio.create_task(_start(runner)))
+    await stop.wait()
+    log.info("stopping")
+    await healthy.enter_graceful_shutdown()
+    for chore in chores:
+        chore.cancel()
+    await pipeline.close()
+    await links.close()
+    await server.stop(2.0)
+    await asyncio.to_thread(runner.stop)
+    store.close()
+
+
+async def _every_hour(chore: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(3600)
+        await asyncio.to_thread(chore)
+
+
+async def _start(runner: Runner) -> None:
+    with contextlib.suppress(Unavailable):  # said in the log; the next job that needs it tries again
+        await runner.start()
+
+
+def _credentials(home: Home) -> grpc.ServerCredentials:
+    """Mutual TLS: nobody gets in without a certificate of a pinned peer or a registered, unrevoked key; read anew at every handshake."""
+    own = (home.keys.tls_key, home.keys.tls_certificate)
+
+    def roots() -> bytes:
+        with home.store.read() as conn:
+            known = [person.card.tls_certificate for person in registry.all_keys(conn) if not person.revoked]
+            known += [card.tls_certificate for card in registry.all_peers(conn)]
+        return b"\n".join(known) or home.keys.tls_certificate  # an empty list would be an error
+
+    current = roots()
+
+    def configuration() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal current
+        try:
+            now = roots()
+        except Exception:  # gRPC would go on with the old list in silence
+            log.exception("the list of accepted certificates could not be read; the old one stands")
+            return None
+        if now == current:
+            return None
+        current = now
+        return grpc.ssl_server_certificate_configuration([own], root_certificates=now)
+
+    first = grpc.ssl_server_certificate_configuration([own], root_certificates=current)
+    return grpc.dynamic_ssl_server_credentials(first, configuration, require_client_authentication=True)
+
+
+@contextlib.contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One process a home."""
+    with (home / "serve.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(tell=f"a node is running in {home} already", hint="stop it first") from None
+        yield
+
+
+@contextlib.contextmanager
+def _run_directory(home: Path) -> Iterator[Path]:
+    """A short private path for sockets and job files; what a crash left behind is removed at the next start."""
+    mark = home / "run.path"
+    if mark.exists():
+        _sweep(Path(mark.read_text()))
+    run = Path(tempfile.mkdtemp(prefix=RUN_PREFIX))
+    mark.write_text(str(run))
+    try:
+        yield run
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+        if not run.exists():
+            mark.unlink()
+
+
+def _sweep(left: Path) -> None:
+    """Remove only what is recognisably ours: the name, the owner, and no link."""
+    try:
+        found = left.lstat()
+    except FileNotFoundError:
+        return
+    if left.name.startswith(RUN_PREFIX) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+        shutil.rmtree(left)
+        log.warning("removed the run directory of a node that did not stop in order")

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox.crypto.sm3 import hmac_sm3
+from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.psi import keys, table
+from sandbox.psi.buckets import padded_size, plan_buckets, split
+
+SALT = b"salt of this run"
+
+
+def slow_digest(text: str, salt: bytes) -> tuple[int, int]:
+    """The same formula, one key and one lane at a time, in Python's integers."""
+    data = text.encode("utf-8")
+    padded = data + bytes(-len(data) % 4)
+    words = [len(data)] + [int.from_bytes(padded[place : place + 4], "little") for place in range(0, len(padded), 4)]
+    stream = b"".join(hmac_sm3(salt, b"sandbox/v1/psi-keys\0" + i.to_bytes(4, "big")) for i in range(len(words) + 1))
+    factor = [int.from_bytes(stream[place : place + 8], "little") for place in range(0, len(stream), 8)]
+    sums = [factor[lane] + factor[4 + lane] * words[0] for lane in range(4)]
+    for place, word in enumerate(words[1:]):
+        sums = [total + factor[8 + 4 * place + lane] * word for lane, total in enumerate(sums)]
+    top = [total % 2**64 >> 32 for total in sums]
+    return top[0] << 32 | top[1], top[2] << 32 | top[3]
+
+
+@given(st.lists(st.text(max_size=20), max_size=20), st.integers(0, 3))
+def test_digests_equal_the_formula_whatever_the_lengths_and_slices(texts, skip):
+    array = pa.array(texts, pa.string())[skip:]
+    expected = [slow_digest(text, SALT) for text in texts[skip:]]
+    assert [tuple(map(int, pair)) for pair in keys.digest(array, SALT)] == expected
+    large = pa.chunked_array([pa.array(texts[skip:], pa.large_string())])
+    assert [tuple(map(int, pair)) for pair in keys.digest(large, SALT)] == expected
+
+
+def test_padding_and_salt_matter():
+    texts = ["", "\0", "\0\0", "a", "a\0", "a\0\0\0", "a\0\0\0\0"]
+    digests = keys.digest(pa.array(texts), SALT)
+    assert len({bytes(row) for row in digests}) == len(texts)
+    assert not (keys.digest(pa.array(texts), b"another salt 16b") == digests).all(axis=1).any()
+
+
+def test_blocks_do_not_change_digests(monkeypatch):
+    array = pa.array([f"k{number}" for number in range(1000)])
+    whole = keys.digest(array, SALT)
+    monkeypatch.setattr(keys, "_BLOCK", 7)
+    assert np.array_equal(keys.digest(array, SALT), whole)
+
+
+def test_order_sorts_and_breaks_ties_by_the_second_word():
+    digests = np.array([[5, 2], [5, 1], [1, 9]], np.uint64)
+    assert keys.order(digests).tolist() == [2, 1, 0]
+    assert keys.order(digests[:0]).tolist() == []
+
+
+def test_duplicates_are_found_and_near_duplicates_are_not():
+    keys.check_unique(np.array([[5, 2], [5, 1]], np.uint64))
+    with pytest.raises(InvalidSpec):
+        keys.check_unique(np.array([[5, 2], [4, 4], [5, 2]], np.uint64))
+
+
+@pytest.mark.parametrize(
+    "array", [pa.array(["a", None]), pa.array([1, 2]), pa.array([b"a"]), pa.array(["x" * 1025]), ["a"]]
+)
+def test_what_is_no_array_of_keys_is_refused(array):
+    with pytest.raises(InvalidSpec):
+        keys.digest(array, SALT)
+
+
+def test_buckets_cover_everything_once_and_agree_between_the_sides():
+    left, right = [f"k{number}" for number in range(3000)], [f"k{number}" for number in range(2999, 500, -1)]
+    mine, theirs = split(pa.array(left), SALT, 7), split(pa.array(right), SALT, 7)
+    assert sorted(np.concatenate(mine).tolist()) == list(range(3000))
+    bucket_of = {left[place]: number for number, places in enumerate(mine) for place in places}
+    for number, places in enumerate(theirs):
+        assert all(bucket_of[right[place]] == number for place in places)
+    sizes = [len(places) for places in mine]
+    assert max(sizes) <= padded_size(3000, 7) and min(sizes) > 300
+
+
+def test_bucket_plans():
+    assert [plan_buckets(*pair) for pair in ((0, 0), (1_999_999, 5), (2_000_000, 5), (5, 10_000_000))] == [1, 1, 4, 20]
+    assert padded_size(77, 1) == 77 and padded_size(3, 4) == 3 and padded_size(1_000_000, 4) == 253_000
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    digests = keys.digest(pa.array([f"键{number}" for number in range(300)]), SALT)
+    table.write(tmp_path / "in.csv", digests)
+    body = (tmp_path / "in.csv").read_bytes().removeprefix(table.HEADER)
+    lines = body.splitlines(keepends=True)
+    assert lines[7] == bytes(digests[7]).hex().encode() + b",00000007\n" and {len(line) for line in lines} == {42}
+    answer = tmp_path / "out.csv"
+    answer.write_bytes(table.ANSWER_HEADER + lines[299] + lines[0] + lines[128])
+    assert table.read(answer, digests).tolist() == [299, 0, 128]
+    other = tmp_path / "other.csv"
+    other.write_bytes(table.ANSWER_HEADER + lines[128] + lines[299] + lines[0])
+    assert table.checksum(answer) == table.checksum(other)
+    other.write_bytes(table.ANSWER_HEADER + lines[128] + lines[299])
+    assert table.checksum(answer) != table.checksum(other)
+
+
+def test_damaged_answers_are_refused(tmp_path):
+    digests = keys.digest(pa.array(["a", "b"]), SALT)
+    table.write(tmp_path / "in.csv", digests)
+    first, second = (tmp_path / "in.csv").read_bytes().removeprefix(table.HEADER).splitlines(keepends=True)
+    swapped = first[:33] + second[33:]
+    answer = tmp_path / "out.csv"
+    for content in (
+        b"", b"id,row\n" + first, table.ANSWER_HEADER + first[:-1], table.ANSWER_HEADER + first + first,
+        table.ANSWER_HEADER + swapped, table.ANSWER_HEADER + first[:33] + b"00000002\n",
+        table.ANSWER_HEADER + first[:33] + b"0000000x\n", table.ANSWER_HEADER + first[:32] + b";" + first[33:],
+    ):  # fmt: skip
+        answer.write_bytes(content)
+        with pytest.raises(ProtocolFailed):
+            table.read(answer, digests)
+    with pytest.raises(ProtocolFailed):
+        table.read(tmp_path / "missing.csv", digests)

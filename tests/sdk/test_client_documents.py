@@ -1,0 +1,180 @@
+"""Scenarios and jobs as people write them, the shipped examples included."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.credit_score.columns import BANK, BANK_FEATURES, OPERATOR, OPERATOR_FEATURES
+from sandbox import wire
+from sandbox.catalog.registration import make_code
+from sandbox.catalog.schema import schema_bytes
+from sandbox.client import Applicant, issue_consent, job_from_file, scenario_from_toml
+from sandbox.errors import InvalidSpec
+from sandbox.keyring import Person
+from sandbox.model import (
+    BatchScore,
+    ConsentRule,
+    JobKind,
+    OutputClass,
+    PsiEngine,
+    PsiSpec,
+    Scenario,
+    ScoreScope,
+    ScoreSpec,
+    TrainSpec,
+)
+
+EXAMPLES = Path(__file__).parents[2] / "jobs" / "credit_score"
+DIGEST = "5a" * 32
+JOB = "ab" * 16
+
+
+@pytest.fixture
+def files(tmp_path: Path, officer: Person) -> Path:
+    """The files that the examples name."""
+    for name in ("officer", "consent-desk"):
+        (tmp_path / f"{name}.card").write_bytes(wire.encode(officer.card))
+    for owner, schema in (("bank", BANK), ("operator", OPERATOR)):
+        entry = {
+            "owner": owner,
+            "code": make_code(owner, f"{owner} data"),
+            "version": 2,
+            "content_hash": "1f" * 32,
+            "schema": json.loads(schema_bytes(schema)),
+        }
+        (tmp_path / f"{owner}.dataset.json").write_text(json.dumps(entry))
+    return tmp_path
+
+
+def test_the_example_scenario_is_whole(files: Path, officer: Person) -> None:
+    scenario = scenario_from_toml(EXAMPLES / "scenario.toml", files=files)
+    assert wire.decode(Scenario, wire.encode(scenario)) == scenario
+    assert scenario.applicant_key == officer.identity.public.to_bytes()
+    assert scenario.recipient.sealing_key == officer.sealing.public.to_bytes()
+    bank, operator = scenario.datasets
+    assert (bank.owner, bank.version, bank.label) == ("bank", 2, "default")
+    assert bank.code == make_code("bank", "bank data")
+    assert (bank.fields, operator.fields) == (BANK_FEATURES, OPERATOR_FEATURES)
+    assert scenario.kinds == (JobKind.PSI, JobKind.TRAIN, JobKind.SCORE)
+    assert scenario.outputs[-1].class_ is OutputClass.ROW_CONSENTED
+    assert scenario.consent.single is ConsentRule.TOKEN
+    assert scenario.not_after_ms - scenario.not_before_ms == 90 * 86_400_000
+
+
+def test_two_applications_are_two_scenarios(files: Path) -> None:
+    first, second = (scenario_from_toml(EXAMPLES / "scenario.toml", files=files) for _ in range(2))
+    assert first.nonce != second.nonce
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('name = "joint-credit-score"', "", "name is missing"),
+        ('merchant = "Example Bank"', "merchant = 7", "merchant is of another type"),
+        ("score_step = 5", "score_step = true", "score_step is of another type"),
+        ("score_step = 5", "score_step = -1", "out of range"),
+        ("score_step = 5", "score_steps = 5", "score_steps"),
+        ('kinds = ["psi", "train", "score"]', 'kinds = ["psy"]', "not one of psi, train, score"),
+        ('card = "officer.card"', 'card = "bank.dataset.json"', "not a key card"),
+        ('label = "default"', 'label = "defualt"', "no column 'defualt'"),
+        ('key = ["id"]', "key = [1]", "not a list of texts"),
+        ("valid_days = 90", 'valid_days = 90\nnot_after = "2030-01-01"', "either valid_days or not_after"),
+        ("valid_days = 90", 'not_after = "soon"', "ISO 8601"),
+        ('file = "bank.dataset.json"', 'code = "WRONG"\nowner = "bank"\nversion = 1', "20 characters"),
+        ('purpose = "credit', 'purpose = "${why} credit', "no value"),
+        ('purpose = "credit', 'purpose = "$ credit', r"\$ that begins no"),
+        ("[quota]", "[quota", "scenario.toml"),
+        ('merchant = "Example Bank"', f'merchant = "{"x" * 65}"', "merchant"),
+    ],
+)
+def test_slips_are_named(files: Path, old: str, new: str, reason: str) -> None:
+    text = (EXAMPLES / "scenario.toml").read_text(encoding="utf-8")
+    assert old in text
+    (files / "scenario.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(InvalidSpec, match=reason):
+        scenario_from_toml(files / "scenario.toml")
+
+
+def test_times_without_an_offset_are_utc(files: Path) -> None:
+    text = (EXAMPLES / "scenario.toml").read_text(encoding="utf-8")
+    dates = "not_before = 2026-03-01\nnot_after = 2026-03-02T08:00:00+08:00"
+    (files / "scenario.toml").write_text(text.replace("valid_days = 90", dates), encoding="utf-8")
+    scenario = scenario_from_toml(files / "scenario.toml")
+    assert scenario.not_before_ms == 1_772_323_200_000
+    assert scenario.not_after_ms == scenario.not_before_ms + 86_400_000
+
+
+def test_the_example_jobs_become_specs(files: Path) -> None:
+    values = {"scenario": DIGEST, "alignment": JOB, "model": JOB}
+    kinds: list[Any] = []
+    for name in ("align", "train", "score"):
+        spec, inputs = job_from_file(EXAMPLES / f"{name}.toml", values, files)
+        assert spec.scenario_digest == bytes.fromhex(DIGEST)
+        assert inputs == ()
+        kinds.append(spec.kind)
+    align, train, score = kinds
+    assert isinstance(align, PsiSpec)
+    assert (align.left.code, align.left.version) == (make_code("bank", "bank data"), 2)
+    assert align.right.code == make_code("operator", "operator data")
+    assert align.engine is PsiEngine.AUTO
+    assert train == TrainSpec(JOB, 30, 20, b"joint-credit-score", 1000)
+    assert score == ScoreSpec(JOB, BatchScore(ScoreScope.HOLDOUT))
+
+
+def test_json_says_the_same_as_toml(files: Path) -> None:
+    document = {"scenario": DIGEST, "request_id": "r1", "deadline_s": 60, "score": {"model": JOB, "subject": "aligned"}}
+    (files / "job.json").write_text(json.dumps(document))
+    spec, _ = job_from_file(files / "job.json")
+    assert (spec.request_id, spec.deadline_s) == ("r1", 60)
+    assert spec.kind == ScoreSpec(JOB, BatchScore(ScoreScope.ALIGNED))
+
+
+def test_one_applicant_needs_a_person(files: Path, officer: Person, bank: Any) -> None:
+    values = {"scenario": DIGEST, "model": JOB}
+    with pytest.raises(InvalidSpec, match="one applicant"):
+        job_from_file(EXAMPLES / "applicant.toml", values)
+    token = issue_consent(officer, "990000199001011239", bytes.fromhex(DIGEST), "credit", 60)
+    applicant = Applicant("990000199001011239", token, (bank.card,))
+    spec, inputs = job_from_file(EXAMPLES / "applicant.toml", values, applicant=applicant)
+    assert [item.party for item in inputs] == ["bank"]
+    assert b"990000" not in wire.encode(spec)
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"scenario": DIGEST}, "exactly one"),
+        ({"scenario": DIGEST, "train": {"alignment": JOB}, "score": {"model": JOB}}, "exactly one"),
+        ({"scenario": "zz", "train": {"alignment": JOB}}, "64 hexadecimal digits"),
+        ({"scenario": DIGEST, "train": {"alignment": "short"}}, "characters"),
+        ({"scenario": DIGEST, "score": {"model": JOB, "subject": "everybody"}}, "not one of holdout, aligned"),
+        ({"scenario": DIGEST, "train": {"alignment": JOB, "step": 3}}, "'step'"),
+        ({"scenario": DIGEST, "train": {"alignment": JOB, "steps": 1 << 40}}, "out of range"),
+        ({"scenario": DIGEST, "train": [JOB]}, "another type"),
+        ([DIGEST], "not a table"),
+    ],
+)
+def test_jobs_that_make_no_sense(tmp_path: Path, document: Any, reason: str) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(InvalidSpec, match=reason):
+        job_from_file(path)
+
+
+def test_a_value_is_never_structure(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text('scenario = "${scenario}"\n[train]\nalignment = "${alignment}"\n')
+    injected = f'{JOB}"\nsteps = 500\nseed = "x'
+    with pytest.raises(InvalidSpec):
+        job_from_file(path, {"scenario": DIGEST, "alignment": injected})
+
+
+def test_files_lie_beside_the_document(files: Path) -> None:
+    shutil.copy(EXAMPLES / "align.toml", files / "align.toml")
+    spec, _ = job_from_file(files / "align.toml", {"scenario": DIGEST})
+    assert isinstance(spec.kind, PsiSpec)
