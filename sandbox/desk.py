@@ -16,6 +16,7 @@ Not here: what the messages do (``worker``, ``runner``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -62,8 +63,9 @@ class Blocking:
             return None
 
     def close(self) -> None:
-        """Hang up."""
-        self._file.close()
+        """Hang up; a thread that waits in ``read`` sees the end."""
+        with contextlib.suppress(OSError):  # the node may have hung up first
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 

@@ -126,8 +126,13 @@ async def _serve(home: Home, run: Path) -> None:
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     log.info("listening on %s", settings.listen)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def listen_for_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    listen_for_signals()
+    runner.on_up = listen_for_signals  # Ray puts a handler of its own in front of ours, which prints a stack
     chores = [asyncio.create_task(_every_hour(edge.forget_nonces))]
     if settings.ray_start == "eager":
         chores.append(asyncio.create_task(_start(runner)))

@@ -122,7 +122,8 @@ class Pipeline:
         submission = self._submission(proposal.submission, proposer)
         if record.job_id(proposal.submission.key_id, submission.spec.request_id) != plan.job_id:
             raise PartyFailed(tell="the job id does not fit the submission", party=proposer, stage="propose")
-        choices = Choices(proposer, plan.engine, plan.deadline_s, plan.time_ms)
+        brought = tuple(party.dataset for party in plan.parties if party.dataset is not None)
+        choices = Choices(proposer, plan.engine, plan.deadline_s, plan.time_ms, brought)
 
         def admitted(conn: Connection) -> Job:
             remember(conn)

@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,6 +60,7 @@ class Runner:
     home: Path
     address: str = ""
     cpus: int = 1
+    on_up: Callable[[], None] = lambda: None
     _ray: Any = field(default=None, repr=False)
     _task: Any = field(default=None, repr=False)
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -71,6 +72,7 @@ class Runner:
         except Exception as error:  # whatever Ray raises: its text stays here
             log.exception("ray did not start")
             raise Unavailable(f"ray did not start: {type(error).__name__}", hint="run `sandbox doctor`") from None
+        self.on_up()
 
     def stop(self) -> None:
         """Shut the embedded Ray down, or leave the cluster."""

@@ -91,6 +91,7 @@ class Assignment:
         self.score_step = int(ticket["score_step"])
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
+        self._stage: str = ticket["stage"]
         self._secret = bytes.fromhex(ticket["secret"])
         self._run = Path(ticket["run"])
         self._desk, self._writing = desk, threading.Lock()
@@ -102,11 +103,12 @@ class Assignment:
 
     @property
     def workspace(self) -> Workspace:
-        """The engine's private directory, made when first asked for, with the links to the other parties in place."""
+        """The engine's private directory, made when first asked for; while computing, with links to the other parties."""
         if self._workspace is None:
             peers = [party.node_id for party in self.plan.parties if party.node_id != self.me]
             self._workspace = self.stack.enter_context(Workspace(self._run, peers))
-            self._ask({"op": "relay", "path": str(self._workspace.path)})
+            if self._stage == "compute":
+                self._ask({"op": "relay", "path": str(self._workspace.path)})
         return self._workspace
 
     def party(self, role: PartyRole) -> str:

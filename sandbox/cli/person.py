@@ -23,7 +23,7 @@ MAX_ID = 1024  # bytes of the file
 
 SubjectFrom = Annotated[
     Path | None,
-    typer.Option(help="File with the person's id; - is standard input.", allow_dash=True, exists=True, dir_okay=False),
+    typer.Option(metavar="FILE", help="File with the person's id; - is standard input."),
 ]
 Consent = Annotated[
     Path | None, typer.Option(help="The person's consent (sandbox consent issue).", exists=True, dir_okay=False)

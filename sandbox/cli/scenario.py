@@ -82,8 +82,9 @@ def approve(
     yes: Annotated[bool, typer.Option("--yes", help="Do not show it and ask.")] = False,
 ) -> Any:
     """Look at a scenario and approve it in the name of your organisation."""
+    wanted = read_digest(digest)
     with session.connect() as node:
-        view = _find(node, digest)
+        view = _find(node, wanted)
         session.confirm("Approve?", yes, lambda: describe(view))
         return summarise(node.approve_scenario(view.digest, party, accepts_simulated))
 
@@ -102,8 +103,9 @@ def show_all(
 @command(app, "show", needs=CLIENT)
 def show(session: Session, digest: Digest) -> Any:
     """Show one scenario in full."""
+    wanted = read_digest(digest)
     with session.connect() as node:
-        return describe(_find(node, digest))
+        return describe(_find(node, wanted))
 
 
 @command(app, "revoke", needs=CLIENT)
@@ -113,16 +115,17 @@ def revoke(
     reason: Annotated[str, typer.Option(help="Why; the other parties read it.")],
 ) -> Any:
     """End a scenario: running jobs are cancelled, the other parties are told."""
+    wanted = read_digest(digest)
     with session.connect() as node:
-        return summarise(node.revoke_scenario(read_digest(digest), reason))
+        return summarise(node.revoke_scenario(wanted, reason))
 
 
-def _find(node: Client, digest: str) -> ScenarioView:
-    wanted, after = read_digest(digest), ""
+def _find(node: Client, wanted: bytes) -> ScenarioView:
+    after = ""
     while page := node.scenarios(after, PAGE):
         for view in page:
             if view.digest == wanted:
                 return view
         if after == (after := page[-1].digest.hex()):
             raise InvalidSpec(tell="the node gives the same page again", party=node.node.node_id)
-    raise NotFound(tell=f"your node holds no scenario {digest}")
+    raise NotFound(tell=f"your node holds no scenario {wanted.hex()}")

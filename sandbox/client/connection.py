@@ -40,7 +40,7 @@ PAUSE_S: Final = 0.25  # before the second attempt; twice as long before each fu
 
 _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 20_000),  # also how long one attempt may take, handshake included
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", wire.MAX_MESSAGE + CHUNK),
 )

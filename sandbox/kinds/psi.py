@@ -51,7 +51,6 @@ def compute(task: Task) -> RawResult:
             role,
             terms,
             task.channel(peer),
-            deadline_s=task.deadline_s,
             on_progress=lambda done: task.progress(int(1000 * done), 1000),
             stop=task.stopped(),
         )

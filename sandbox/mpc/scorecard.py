@@ -80,5 +80,5 @@ def combine(*parts: Steps, scale: Scale) -> Steps:
         raise InvalidSpec("the parts of a score differ in their number of rows")
     if any(part.dtype != np.int32 or bool((abs(part.astype(np.int64)) > MAX_STEPS).any()) for part in parts):
         raise InvalidSpec("a part of a score is not in whole steps within the range")
-    total = np.sum([part.astype(np.int64) for part in parts], axis=0) + scale.constant
-    return (total * scale.step).astype(np.int32)
+    total = np.sum(parts, axis=0, dtype=np.int64) + scale.constant
+    return np.asarray(total * scale.step, np.int32)

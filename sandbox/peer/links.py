@@ -202,22 +202,23 @@ class Links:
     async def _dial(self, peer: str, job_id: str, purpose: ChannelPurpose) -> Connection:
         card, loop = self._peers(peer), asyncio.get_running_loop()
         end = loop.time() + _DIAL_S
-        while True:
+        told: SandboxError = PartyFailed(tell=f"{peer} did not join in time", party=peer, stage=STAGE)
+        while loop.time() < end:
             try:
                 async with asyncio.timeout_at(end):
                     return await self._try(card, self._terms(card, job_id, purpose))
             except grpc.aio.AioRpcError as error:
                 told = from_rpc(error, peer, card.address)
-                lost = error.code() is grpc.StatusCode.UNAVAILABLE and isinstance(told, PartyFailed)
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not isinstance(told, PartyFailed):
+                    break
             except TimeoutError:
-                raise PartyFailed(tell=f"{peer} did not join in time", party=peer, stage=STAGE) from None
+                break
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
                 raise Cancelled(tell=f"the link to {peer} was closed", party=peer, stage=STAGE) from None
-            if not lost or loop.time() + _PAUSE_S[0] >= end:
-                raise told
             await asyncio.sleep(_PAUSE_S[0])
+        raise told
 
     async def _try(self, card: PeerCard, terms: Terms) -> Connection:
         caller = Caller(terms)

@@ -47,7 +47,7 @@ _CLIENT_OPTIONS: Final = [
     *_ALIVE,
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.min_reconnect_backoff_ms", 5000),
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.enable_retries", 0),  # a retry is signed afresh, see ``Links.call``
     ("grpc.enable_http_proxy", 0),  # a proxy in the environment is not for traffic between nodes
     ("grpc.use_local_subchannel_pool", 1),

@@ -97,6 +97,7 @@ class Choices:
     engine: str = ""
     deadline_s: int = 0
     time_ms: int = 0
+    datasets: tuple[DatasetRef, ...] = ()  # believed only by a party that brings none
 
 
 def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, choices: Choices) -> Plan:
@@ -173,8 +174,11 @@ def _sides(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, D
     standing = facts.standing
     if standing is None:
         raise _refused("unknown")
+    refs: tuple[DatasetRef, ...]
     if isinstance(spec.kind, PsiSpec):
         refs = (spec.kind.left, spec.kind.right)
+    elif facts.node_id in standing.scenario.computing_parties:
+        refs = choices.datasets  # the owners know the earlier job; this party was not part of it
     else:
         wanted = JobKind.PSI if isinstance(spec.kind, TrainSpec) else JobKind.TRAIN
         earlier = facts.earlier
@@ -185,9 +189,9 @@ def _sides(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, D
             or earlier.plan.scenario_digest != standing.digest
         ):
             raise _refused("earlier")
-        refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)[:2]  # type: ignore[assignment]
+        refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)
     uses = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
-    if any(ref not in uses for ref in refs):
+    if len(refs) != 2 or any(ref not in uses for ref in refs):
         raise _refused("dataset")
     left, right = uses[refs[0]], uses[refs[1]]
     if left.owner != choices.proposer or right.owner == choices.proposer:

@@ -118,6 +118,7 @@ def intersect_bucket(
             _CHILD,
             {
                 "package": package,
+                "peer": peer,
                 "rank": role.value,
                 "hosts": hosts if role is Role.LEFT else hosts[::-1],
                 "source": str(source),

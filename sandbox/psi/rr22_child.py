@@ -34,9 +34,9 @@ def main(config: dict[str, Any], report: Callable[[float], None]) -> dict[str, A
     # The next bucket's peer must not reach this process: our listening path goes before the last exchange.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(config["hosts"][config["rank"]].removeprefix("unix:"))
-    for other in _gather(context, {"count": count, "checksum": checksum}):
+    for other in _gather(context, config, {"count": count, "checksum": checksum}):
         if other != {"count": count, "checksum": checksum}:
-            raise ProtocolFailed("the two sides found different intersections")
+            raise ProtocolFailed("the two sides found different intersections", party=config["peer"])
     context.stop_link()
     return {"count": count}
 
@@ -63,35 +63,35 @@ def _connect(libspu: Any, config: dict[str, Any]) -> Any:
     try:
         return libspu.link.create_brpc(link, config["rank"])
     except RuntimeError as error:
-        raise PartyFailed("the engine could not reach the other side") from error
+        raise PartyFailed("the engine could not reach the other side", party=config["peer"]) from error
 
 
 def _agree(context: Any, config: dict[str, Any]) -> list[int]:
     """Compare the terms with the other side; return the number of rows of both in this bucket."""
     mine = {"agreement": config["agreement"], "rows": config["rows"]}
     sizes = []
-    for other in _gather(context, mine):
+    for other in _gather(context, config, mine):
         if not isinstance(other, dict) or other.get("agreement") != mine["agreement"]:
-            raise PartyFailed("the other side works on different terms")
+            raise PartyFailed("the other side works on different terms", party=config["peer"])
         rows = other.get("rows")
         if type(rows) is not int or not 0 <= rows <= table.MAX_ROWS:
-            raise ProtocolFailed("the other side announced an impossible number of rows")
+            raise ProtocolFailed("the other side announced an impossible number of rows", party=config["peer"])
         sizes.append(rows)
     return sizes
 
 
-def _gather(context: Any, message: dict[str, Any]) -> list[Any]:
+def _gather(context: Any, config: dict[str, Any], message: dict[str, Any]) -> list[Any]:
     """Exchange one JSON object with the other side."""
     try:
         answers = context.all_gather(json.dumps(message, sort_keys=True))
     except RuntimeError as error:
-        raise PartyFailed("the other side ended or went silent") from error
+        raise PartyFailed("the other side ended or went silent", party=config["peer"]) from error
     if any(len(answer) > _MAX_MESSAGE for answer in answers):
-        raise ProtocolFailed("the other side sent too long a message")
+        raise ProtocolFailed("the other side sent too long a message", party=config["peer"])
     try:
         return [json.loads(answer) for answer in answers]
-    except ValueError as error:
-        raise ProtocolFailed("the other side sent no JSON") from error
+    except (ValueError, RecursionError) as error:
+        raise ProtocolFailed("the other side sent no JSON", party=config["peer"]) from error
 
 
 def _execute(psi: Any, context: Any, config: dict[str, Any]) -> int:
@@ -110,7 +110,7 @@ def _execute(psi: Any, context: Any, config: dict[str, Any]) -> int:
         done = psi.psi_execute(request, context)
     except RuntimeError as error:
         # The library's text may quote keys (here: digests); it goes nowhere.
-        raise ProtocolFailed("the engine gave up", party="") from error
+        raise ProtocolFailed("the engine gave up", party=config["peer"]) from error
     if done.original_count != config["rows"]:
         raise ProtocolFailed("the engine read another number of rows than it was given")
     return int(done.intersection_count)

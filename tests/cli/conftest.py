@@ -86,10 +86,13 @@ def terminal() -> Run:
         os.close(inner)
         shown = bytearray()
         for line in keys.splitlines(keepends=True):
-            while not shown.rstrip().endswith(b":"):  # the prompt
-                shown += _read(outer)
+            asked = b""
+            while not asked.endswith(b": "):  # the blank comes once the echo is off
+                part = _read(outer)
+                assert part, f"no prompt came: {shown!r}"
+                asked += part
+                shown += part
             os.write(outer, line.encode())
-            shown += b"\n"
         while part := _read(outer):
             shown += part
         os.close(outer)

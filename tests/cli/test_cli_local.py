@@ -28,7 +28,7 @@ def bank_card(run: Any, node_home: Path, tmp_path: Path) -> Path:
     return tmp_path / "bank.peer"
 
 
-# --- how commands end -------------------------------------------------------------------------------------------------
+# --- how commands end -----------------------------------------------------------------------------------
 
 
 def test_an_error_is_told_as_cause_and_next_step_and_ends_with_1(run: Any, tmp_path: Path) -> None:
@@ -73,9 +73,10 @@ def test_chinese_comes_from_the_environment(run: Any, tmp_path: Path, monkeypatc
         ("key", "list", "--lang", "fr"),
         ("key", "list"),
         ("key", "new"),
-        ("scenario", "show", "not-hex", "--key", ".", "--node", __file__),
+        ("consent", "issue", "x", "--scenario", "not-hex", "--purpose", "p"),
         ("job", "submit", "no-such-file"),
-        ("job", "submit", __file__, "--set", "novalue", "--key", ".", "--node", __file__),
+        ("scenario", "draft", __file__, "--set", "novalue"),
+        ("scenario", "draft", __file__, "--set", "a=1", "--set", "a=2"),
         ("dataset", "show", "CODE", "0"),
     ],
 )
@@ -122,7 +123,7 @@ def test_a_node_that_is_not_there_is_named(run: Any, officer: Path, bank_card: P
     assert "Traceback" not in ended.err
 
 
-# --- keys and cards ---------------------------------------------------------------------------------------------------
+# --- keys and cards -------------------------------------------------------------------------------------
 
 
 def test_new_keys_are_private_and_their_card_is_what_is_said(run: Any, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_without_a_terminal_there_is_nobody_to_ask(run: Any, tmp_path: Path) -> 
     assert "SANDBOX_PASSPHRASE" in ended.err
 
 
-# --- what people and programs see ---------------------------------------------------------------------------------------
+# --- what people and programs see -----------------------------------------------------------------------
 
 
 def test_lists_are_tables_on_a_terminal_and_tabs_in_a_pipe(
@@ -244,7 +245,7 @@ def test_errors_do_not_reach_the_terminal_raw(capsys: pytest.CaptureFixture[str]
     assert told.count("\n") == 4
 
 
-# --- documents, consents, requests --------------------------------------------------------------------------------------
+# --- documents, consents, requests ----------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -82,7 +82,6 @@ def test_equals_the_training_in_the_clear(place, l2):
         )
         < 0.005
     )
-    # One party's share alone looks like noise: nothing near the weights' fixed-point values stands in it.
     assert done[2].basis is None
     assert repr(done[0]).count("b'") == 0
 
@@ -152,7 +151,10 @@ def test_a_party_brings_exactly_what_its_rank_says(place):
 
 def test_without_the_library_the_answer_says_what_to_install(place, monkeypatch):
     monkeypatch.setattr(availability, "package_directory", lambda name: "" if name == "jax" else "/x")
-    with joined(place, ["bank", "operator", "witness"]) as spaces, pytest.raises(Unavailable, match="jax.*fast"):
+    with (
+        joined(place, ["bank", "operator", "witness"]) as spaces,
+        pytest.raises(Unavailable, match="package jax of the extra"),
+    ):
         logistic.train(
             Rank.HELPER, None, None, Terms(b"p" * 32, 9, 1, 1), spaces["witness"],
             peers={Rank.LABELS: "bank", Rank.FEATURES: "operator"}, deadline_s=1,

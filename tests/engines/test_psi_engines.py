@@ -350,6 +350,7 @@ def test_sides_that_find_different_sets_return_nothing(place, tmp_path):
     with joined(place, ("left", "right")) as spaces:
         results = lossy_side(spaces["left"])
     assert [type(result) for result in results] == [ProtocolFailed, ProtocolFailed], results
+    assert [result.party for result in results] == ["right", "left"]
 
 
 def test_the_modes_that_lose_or_invent_rows_are_not_reachable():

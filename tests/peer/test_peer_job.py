@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import time
 from typing import Any
@@ -15,12 +16,14 @@ from sandbox.errors import (
     InvalidSpec,
     PartyFailed,
     PolicyRefused,
+    ProtocolFailed,
     SandboxError,
     Unauthenticated,
     WrongState,
 )
 from sandbox.model import ChannelPurpose, Failure, SealMode
 from sandbox.peer import control, job
+from sandbox.peer.channel import RecordType
 from sandbox.peer.links import JobLinks
 
 STOPPED = Failure("OutputWithheld", "bank", "gate", "the result is too specific", "结果过于具体", "change the question")
@@ -72,6 +75,35 @@ def test_what_was_sent_before_finishing_is_still_read_and_more_is_not_awaited() 
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("leaver", [0, 1])
+def test_who_leaves_before_the_others_have_finished_is_named(leaver: int) -> None:
+    async def work() -> None:
+        async with running("gov", "bank") as nodes, joined(*nodes) as jobs:
+            ends = asyncio.create_task(jobs[leaver].finish())
+            await asyncio.sleep(0.1)
+            assert not jobs[1 - leaver].broken.done()
+            ends.cancel()
+            await jobs[leaver].__aexit__(None, None, None)
+            error = await cause(jobs[1 - leaver])
+            assert (error.tell, error.party) == (f"{nodes[leaver].name} ended its connection", nodes[leaver].name)
+
+    asyncio.run(work())
+
+
+def test_a_message_without_end_is_a_breach() -> None:
+    async def work() -> None:
+        quiet = Settings(heartbeat_s=60)  # so that this test alone writes
+        async with running("gov", "bank", gov=quiet) as nodes, joined(*nodes) as (gov, bank):
+            stream = gov._links["bank"]._stream
+            for _ in range(12):
+                with contextlib.suppress(SandboxError):
+                    await stream.send(RecordType.DATA, bytes(1 << 20))
+            error = await cause(bank)
+            assert (type(error), error.party) == (ProtocolFailed, "gov")
+
+    asyncio.run(work())
+
+
 def test_a_job_can_follow_with_the_same_id() -> None:
     async def work() -> None:
         async with running("gov", "bank") as nodes:
@@ -99,9 +131,7 @@ def test_an_abort_arrives_with_party_stage_and_cause_and_is_not_echoed() -> None
         async with running("gov", "bank", "witness") as nodes, joined(*nodes) as (gov, bank, witness):
             pending = asyncio.create_task(gov.recv("bank", "terms", 30))
             await asyncio.sleep(0.05)
-            began = time.monotonic()
             await bank.abort(STOPPED)
-            assert time.monotonic() - began < 0.9  # both listened, so nobody had to be waited for
             for each in (gov, witness):
                 told = await cause(each)
                 assert type(told) is PartyFailed
@@ -171,13 +201,12 @@ def test_a_server_that_stops_is_named_at_once(falls: int) -> None:
     """gov dials, bank is dialled: whichever loses its node, the other names it."""
 
     async def work() -> None:
-        async with running("gov", "bank") as nodes, joined(*nodes) as jobs:
-            began = time.monotonic()
+        patient = Settings(silence_s=60)  # it is not silence that tells
+        async with running("gov", "bank", gov=patient, bank=patient) as nodes, joined(*nodes) as jobs:
             await nodes[falls].server.stop(0)
             await nodes[falls].links._channels.close()
             error = await cause(jobs[1 - falls])
             assert (error.tell, error.party) == (f"{nodes[falls].name} ended its connection", nodes[falls].name)
-            assert time.monotonic() - began < 3
 
     asyncio.run(work())
 
@@ -215,8 +244,8 @@ def test_heartbeats_keep_an_idle_job_alive() -> None:
 
 
 def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "CONNECT_S", 0.6)
-    monkeypatch.setattr("sandbox.peer.links._DIAL_S", 0.5)
+    monkeypatch.setattr(job, "CONNECT_S", 2.0)
+    monkeypatch.setattr("sandbox.peer.links._DIAL_S", 0.8)
 
     async def work() -> None:
         async with running("gov", "bank") as nodes:
@@ -235,8 +264,8 @@ def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_three_the_connected_one_learns_who_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "CONNECT_S", 0.8)
-    monkeypatch.setattr("sandbox.peer.links._DIAL_S", 0.6)
+    monkeypatch.setattr(job, "CONNECT_S", 3.0)
+    monkeypatch.setattr("sandbox.peer.links._DIAL_S", 1.0)
 
     async def work() -> None:
         names = ("gov", "bank", "witness")

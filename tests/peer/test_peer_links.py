@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +307,8 @@ def test_a_node_that_is_killed_or_frozen_is_named(tmp_path: Path, sign: signal.S
     """A real process of its own: killed, its sockets are reset; stopped, they stay open and say nothing."""
 
     async def work() -> None:
-        gov = await start("gov", Settings(heartbeat_s=0.1, silence_s=1.0))
+        # For the killed one silence would take longer than this test waits: it is the lost connection that tells.
+        gov = await start("gov", Settings(heartbeat_s=0.1, silence_s=60 if sign is signal.SIGKILL else 1.0))
         process = await spawned(tmp_path / "bank", gov.keys.card("gov", "gov", f"127.0.0.1:{gov.port}"))
         try:
             assert process.stdout is not None
@@ -317,18 +318,17 @@ def test_a_node_that_is_killed_or_frozen_is_named(tmp_path: Path, sign: signal.S
             gov.cards["bank"] = card
             async with gov.links.job(JOB, ["gov", "bank"], lambda: "align") as links:
                 assert await links.recv("bank", "ready", 5) == b"here"
-                began = time.monotonic()
                 process.send_signal(sign)
-                error = await asyncio.wait_for(asyncio.shield(links.broken), 5)
-                took = time.monotonic() - began
+                error = await asyncio.wait_for(asyncio.shield(links.broken), 20)
                 assert (type(error), error.party, error.stage) == (PartyFailed, "bank", "align")
                 words = "ended its connection" if sign is signal.SIGKILL else "went silent"
                 assert error.tell == f"bank {words}"
-                assert sign is signal.SIGSTOP or took < 0.9  # well before silence would have told
-                began = time.monotonic()
-            assert time.monotonic() - began < 2.0  # leaving does not hang on a peer that does not answer
+                leaving = asyncio.get_running_loop().time()
+            # Not a speed test: a peer that does not answer is given one second, not for ever.
+            assert asyncio.get_running_loop().time() - leaving < 10
         finally:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.communicate()
             await gov.links.close()
             await gov.server.stop(0)
@@ -349,19 +349,21 @@ def test_closing_ends_the_jobs_and_blames_nobody_else() -> None:
 
 
 def test_links_work_again_on_a_new_loop() -> None:
+    """A channel left by a loop that has ended is not used again."""
     gov_keys, bank_keys = make_keys("gov"), make_keys("bank")
-    holder: list[Node] = []
+    card: list[Any] = []
+    links: list[Any] = []
 
     async def once() -> None:
-        if not holder:
-            holder.append(await start("gov", Settings(), gov_keys))
-        bank = await start("bank", Settings(), bank_keys)
-        introduce(holder[0], bank)
-        await holder[0].links.check("bank")
-        await bank.links.close()
+        bank = await start("bank", Settings(), bank_keys, card[0] if card else 0)
+        gov = await start("gov", Settings(), gov_keys)
+        introduce(gov, bank)
+        card.append(bank.port)
+        links.append(links[0] if links else gov.links)
+        await asyncio.wait_for(links[0].check("bank"), 10)
         await bank.server.stop(0)
-        await holder[0].links._channels.close()
-        await holder[0].server.stop(0)
+        await gov.server.stop(0)
 
     asyncio.run(once())
     asyncio.run(once())
+    asyncio.run(links[0].close())
