@@ -45,7 +45,12 @@ def doctor(path: Path, passphrase: bytes | None = None) -> list[Check]:
     checks.extend(_engines())
     checks.append(_ray(home))
     checks.append(
-        Check("isolation", True, "engines run in child processes of their own; merchants' code is not run by this version", "")
+        Check(
+            "isolation",
+            True,
+            "engines run in child processes of their own; merchants' code is not run by this version",
+            "",
+        )
     )
     checks.append(_witness(home))
     checks.extend(asyncio.run(_peers(home)))
@@ -56,7 +61,9 @@ def doctor(path: Path, passphrase: bytes | None = None) -> list[Check]:
 def _permissions(path: Path) -> Check:
     wrong = [str(p.name) for p in (path / "keys").iterdir() if p.stat().st_mode & 0o077]
     fix = f"chmod 600 {path / 'keys'}/*"
-    return Check("key files", not wrong, f"readable by others: {', '.join(wrong)}" if wrong else "private", fix if wrong else "")
+    return Check(
+        "key files", not wrong, f"readable by others: {', '.join(wrong)}" if wrong else "private", fix if wrong else ""
+    )
 
 
 def _log(home: Home) -> Check:
@@ -90,13 +97,15 @@ def _ray(home: Home) -> Check:
     where = home.settings.ray_address or "embedded, on loopback, started with the first job"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") >> 20
     ok = memory >= 800
-    return Check("ray", ok, f"{ray.__version__}, {where}; {memory} MiB free", "" if ok else "free at least 800 MiB of memory")
+    return Check(
+        "ray", ok, f"{ray.__version__}, {where}; {memory} MiB free", "" if ok else "free at least 800 MiB of memory"
+    )
 
 
 def _witness(home: Home) -> Check:
     name = home.settings.witness
     pinned = name in {card.node_id for card in home.peers()}
-    fix = "" if pinned else "name a pinned peer in sandbox.toml: witness = \"...\""
+    fix = "" if pinned else 'name a pinned peer in sandbox.toml: witness = "..."'
     return Check("witness", pinned, name or "none: no result of this node can have a receipt", fix)
 
 
@@ -131,7 +140,12 @@ async def _peer(links: Links, card: PeerCard) -> list[Check]:
     skew = reply.time_ms - (before + signed.now_ms()) // 2
     return [
         Check(name, True, f"{card.address} answers", ""),
-        Check(f"clock of {card.node_id}", abs(skew) < SKEW_MS, f"{skew / 1000:+.1f} s", "set both clocks (NTP)" if abs(skew) >= SKEW_MS else ""),
+        Check(
+            f"clock of {card.node_id}",
+            abs(skew) < SKEW_MS,
+            f"{skew / 1000:+.1f} s",
+            "set both clocks (NTP)" if abs(skew) >= SKEW_MS else "",
+        ),
         Check(
             f"way back from {card.node_id}",
             not reply.problem,
@@ -147,5 +161,3 @@ async def _attempt(action: Callable[[], Awaitable[None]]) -> SandboxError | None
     except SandboxError as error:
         return error
     return None
-
-

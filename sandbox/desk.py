@@ -6,8 +6,8 @@
     answers, messages of other parties      --->
                                             <---  keep(artefact) · done(numbers) | failed(class, words)
 
-Keys and rows travel here only, so nothing of them is in Ray's arguments, results, logs or object store. When either end goes away the
-other sees the socket close: a worker whose node died stops its engine.
+Keys and rows travel here only, so nothing of them is in Ray's arguments, results, logs or object store. When either
+end goes away the other sees the socket close: a worker whose node died stops its engine.
 
 Shapes:   a frame is a 4-byte length, a JSON head, and the body whose size the head gives.
 Not here: what the messages do (``worker``, ``runner``).

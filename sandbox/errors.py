@@ -34,9 +34,7 @@ class SandboxError(Exception):
     public_zh: ClassVar[str] = "请求无法处理"
     next_step: ClassVar[str] = "ask the node's operator, quoting the job id"
 
-    def __init__(
-        self, detail: str = "", *, tell: str = "", party: str = "", stage: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, detail: str = "", *, tell: str = "", party: str = "", stage: str = "", hint: str = "") -> None:
         """Args:
         detail: for the node owner's log only.
         tell: a sentence that is safe for the caller; empty means the class's own words.

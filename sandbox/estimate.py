@@ -1,7 +1,7 @@
 """What a job will take, before it runs: rows, time, bytes, memory and the price at most.
 
-Units:    seconds, bytes and MiB are rough: per-row figures measured on two cores on loopback (``bench/``), for both engines' own work; a
-          slower line between the parties adds its own time.
+Units:    seconds, bytes and MiB are rough: per-row figures measured on two cores on loopback (``bench/``), for both
+          engines' own work; a slower line between the parties adds its own time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _ROW_S = {"rr22": 6e-6, "ecdh-x25519": 1.2e-4, "aby3": 2.5e-5, "partial-sums": 2
 _ROW_BYTES = {"rr22": 36, "ecdh-x25519": 96, "aby3": 480, "partial-sums": 4}  # aby3: per row and step
 _BASE_MIB = {"rr22": 120, "ecdh-x25519": 80, "aby3": 400, "partial-sums": 60}
 _ROW_MIB = {"rr22": 6e-4, "ecdh-x25519": 3e-4, "aby3": 1e-3, "partial-sums": 1e-4}
-_NOTES = {"ecdh-x25519": "the portable engine: about 20 times slower than rr22; install the extra 'fast' at both parties"}
+_NOTES = {
+    "ecdh-x25519": "the portable engine: about 20 times slower than rr22; install the extra 'fast' at both parties"
+}
 
 
 def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int) -> PlanView:
@@ -52,7 +54,7 @@ def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int) -> Plan
 
 
 def _rows(conn: Connection, plan: Plan, spec: JobSpec) -> int:
-    """Return how many people at most: the own dataset's rows for psi, the earlier job's for the rest, one for an applicant."""
+    """Return how many people at most: the own rows for psi, the earlier job's for the rest, one for an applicant."""
     if isinstance(spec.kind, PsiSpec):
         own = conn.execute(select(datasets.c.code, datasets.c.version, datasets.c.rows)).all()
         mine = {(row.code, row.version): row.rows for row in own}

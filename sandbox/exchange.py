@@ -1,6 +1,7 @@
 """The other side of a job at one node: the parties, over sealed connections, and this party's workers.
 
-``Exchange`` belongs to the node, ``Wires`` to one job while its connections are open. Nothing here is durable; what must be is in ``ledger``.
+``Exchange`` belongs to the node, ``Wires`` to one job while its connections are open. Nothing here is durable; what
+must be is in ``ledger``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sandbox import signed, wire
 from sandbox.audit import log as audit_log
@@ -120,7 +121,7 @@ class Exchange:
             raise Unavailable(
                 tell="this node has no witness, so no result can have a receipt",
                 stage="deliver",
-                hint="name one in sandbox.toml: witness = \"<node id of a peer>\"",
+                hint='name one in sandbox.toml: witness = "<node id of a peer>"',
             )
         size = parse_checkpoint(note).size
         for _ in range(2):
@@ -133,7 +134,10 @@ class Exchange:
                 return line
             self._seen[witness] = seen
         raise Unavailable(
-            tell="the witness did not co-sign the log", party=witness, stage="deliver", hint="call the witness's operator"
+            tell="the witness did not co-sign the log",
+            party=witness,
+            stage="deliver",
+            hint="call the witness's operator",
         )
 
     def failure(self, error: SandboxError, stage: str) -> Failure:
@@ -158,9 +162,7 @@ class Wires:
 
     # --- agreement --------------------------------------------------------------------------------------------------
 
-    async def agree(
-        self, mine: Committed, commitments: Mapping[str, bytes], accepted: tuple[Signed, ...]
-    ) -> Setting:
+    async def agree(self, mine: Committed, commitments: Mapping[str, bytes], accepted: tuple[Signed, ...]) -> Setting:
         """Exchange the proof that all accepted, then open everybody's terms; the nonces together make the salt."""
         if self._job.plan.proposer == self._me:
             await self._connections.broadcast("start", wire.encode(Start(accepted)))
@@ -176,9 +178,9 @@ class Wires:
             opened[party] = wire.decode(OpenedTerms, await self._connections.recv(party, "terms", ANSWER_S))
             if commitment_to(opened[party]) != promised[party]:
                 raise PartyFailed(tell="opened other terms than it committed to", party=party, stage="agree")
-        for party in self._job.plan.parties:
-            if opened[party.node_id].terms.content_hash != party.content_hash:
-                raise PartyFailed(tell="would use other rows than planned", party=party.node_id, stage="agree")
+        for planned in self._job.plan.parties:
+            if opened[planned.node_id].terms.content_hash != planned.content_hash:
+                raise PartyFailed(tell="would use other rows than planned", party=planned.node_id, stage="agree")
         salt = tagged("salt", b"".join(opened[party].terms.nonce for party in self._job.parties))
         return Setting({party: opened[party].terms.rows for party in self._job.parties}, salt)
 
@@ -302,9 +304,10 @@ class Wires:
 
     async def _unless_broken(self, action: Awaitable[T]) -> T:
         """Await ``action``, but no longer than the connections hold."""
-        task = asyncio.ensure_future(action)
+        task: asyncio.Future[T] = asyncio.ensure_future(action)
+        first: set[asyncio.Future[Any]] = {task, self._connections.broken}
         try:
-            await asyncio.wait({task, self._connections.broken}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
                 raise self._connections.broken.result()
             return await task

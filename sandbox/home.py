@@ -11,6 +11,8 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlalchemy import Connection
+
 from sandbox import keyring, registry, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit import tables as audit_tables
@@ -20,7 +22,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.keyring import NodeKeys
 from sandbox.model import Entry, Fact, PeerCard, Signed
 from sandbox.registry import Registered
-from sandbox.settings import FILE, Settings, load
+from sandbox.settings import FILE, load
 from sandbox.store import Store
 
 
@@ -135,7 +137,7 @@ class Home:
             audit_log.check(conn, VerifierKey(self.settings.node_id, self.keys.checkpoint.public))
             return audit_log.size(conn)
 
-    def _enter(self, conn: audit_log.Connection, what: str, facts: tuple[Fact, ...]) -> None:
+    def _enter(self, conn: Connection, what: str, facts: tuple[Fact, ...]) -> None:
         actor = self.settings.node_id
         audit_log.append(conn, wire.encode(Entry(what, "", b"", b"", actor, signed.now_ms(), 0, facts, ())))
 

@@ -3,8 +3,8 @@
     <home>/keys/   identity.pem checkpoint.pem sealing.pem attestation.pem tls.key tls.crt node.key     (a node)
     <folder>/      identity.pem sealing.pem tls.key tls.crt                                             (a person)
 
-PEM files are PKCS#8 as ``openssl`` reads them, encrypted when a passphrase is given; ``node.key`` holds 16 random bytes, under the
-identity key's passphrase as SM4-GCM when there is one. Files are 0600, folders 0700.
+PEM files are PKCS#8 as ``openssl`` reads them, encrypted when a passphrase is given; ``node.key`` holds 16 random
+bytes, under the identity key's passphrase as SM4-GCM when there is one. Files are 0600, folders 0700.
 """
 
 from __future__ import annotations
@@ -164,7 +164,9 @@ def _new_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True)
     except FileExistsError:
-        raise InvalidSpec(tell=f"{folder} exists already; keys are never overwritten", hint="choose another folder") from None
+        raise InvalidSpec(
+            tell=f"{folder} exists already; keys are never overwritten", hint="choose another folder"
+        ) from None
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The durable side of a job at one node: facts, rows, entries, artefacts, results. Every effect is one transaction with its audit entry."""
+"""The durable side of a job at one node; every effect is one transaction with its audit entry."""
 
 from __future__ import annotations
 
@@ -136,16 +136,16 @@ class Ledger:
     async def transact(
         self, action: Callable[[Connection], T], on_refusal: tuple[str, str, Callable[[Connection], None]]
     ) -> T:
-        """Run ``action``; a refusal leaves an entry of its own, and uses up the request's nonce, before it is raised."""
+        """Run ``action``; a refusal leaves an entry and uses up the request's nonce before it is raised."""
         try:
             return await self.write(action)
         except _ENTERED as error:
             job_id, actor, remember = on_refusal
-            code = type(error).__name__
+            told = {"code": type(error).__name__, "reason": error.tell[:200]}
 
             def refused(conn: Connection) -> None:
                 remember(conn)
-                entry = self._entry("refused", job_id, b"", b"", actor, 0, {"code": code, "reason": error.tell[:200]})
+                entry = self._entry("refused", job_id, b"", b"", actor, 0, told)
                 audit_log.append(conn, wire.encode(entry), job_id)
 
             await self.write(refused)
@@ -328,7 +328,12 @@ class Ledger:
                 conn,
                 then.name.lower(),
                 job,
-                {"code": failure.code, "party": failure.party, "stage": failure.stage, "quota": "returned" if returned else "spent"},
+                {
+                    "code": failure.code,
+                    "party": failure.party,
+                    "stage": failure.stage,
+                    "quota": "returned" if returned else "spent",
+                },
             )
             nonce = secrets.token_bytes(12)
             sealed = nonce + seal(self.keys.node_key, nonce, str(error).encode(), b"reason" + job.job_id.encode())
@@ -350,7 +355,9 @@ class Ledger:
         )
         return audit_log.append(conn, wire.encode(entry), job.job_id)
 
-    def enter_other(self, conn: Connection, what: str, actor: str, facts: Mapping[str, str], scenario: bytes = b"") -> int:
+    def enter_other(
+        self, conn: Connection, what: str, actor: str, facts: Mapping[str, str], scenario: bytes = b""
+    ) -> int:
         """Append an entry about something else than a job."""
         return audit_log.append(conn, wire.encode(self._entry(what, "", b"", scenario, actor, 0, facts)))
 
@@ -548,4 +555,3 @@ def _dataset(conn: Connection, reference: DatasetRef) -> Row[Any]:
     if row is None or row.state != "active":
         raise Unavailable(f"dataset {reference.code} version {reference.version} is not here or destroyed")
     return row
-

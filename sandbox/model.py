@@ -1,11 +1,13 @@
 """What the sandbox talks about. Frozen shapes, no behaviour beyond the table of states.
 
-Four types say how far the data has been trusted, each made by exactly one function, so that forgetting a stage is a type error:
+Four types say how far the data has been trusted, each made by exactly one function, so that forgetting a stage is a
+type error:
 
     JobSpec (wire.decode) -> Plan (policy.admit) -> RawResult (runner.run) -> Release (gate.release)
 
-The other shapes are the messages of ``proto/sandbox/v1`` under the same names; ``wire`` converts, and enforces the sizes given here.
-Units stand in the protocol files beside each field. Times are Unix milliseconds; a job id is 32 hex digits.
+The other shapes are the messages of ``proto/sandbox/v1`` under the same names; ``wire`` converts, and enforces the
+sizes given here. Units stand in the protocol files beside each field. Times are Unix milliseconds; a job id is 32 hex
+digits.
 """
 
 from __future__ import annotations
@@ -134,7 +136,8 @@ MOVES: Mapping[State, frozenset[State]] = {
 ENDED = frozenset(state for state, onward in MOVES.items() if not onward)
 
 
-# --- signed things and keys ---------------------------------------------------------------------------------------------
+# --- signed things and keys
+# ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ class PeerCard:
     created_ms: int
 
 
-# --- scenario -----------------------------------------------------------------------------------------------------------
+# --- scenario
+# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +369,8 @@ class ScenarioView:
     state: Name
 
 
-# --- job ----------------------------------------------------------------------------------------------------------------
+# --- job
+# ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -595,7 +600,8 @@ class Result:
     openings: tuple[Opening, ...]
 
 
-# --- the four stages of trust after JobSpec -----------------------------------------------------------------------------
+# --- the four stages of trust after JobSpec
+# -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,7 +651,8 @@ class Release:
     outputs: tuple[Output, ...] = field(repr=False)
 
 
-# --- catalogue ----------------------------------------------------------------------------------------------------------
+# --- catalogue
+# ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -686,7 +693,8 @@ class DatasetView:
     retention_days: int
 
 
-# --- audit --------------------------------------------------------------------------------------------------------------
+# --- audit
+# --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -759,7 +767,8 @@ class CosignQuery:
     consistency: Annotated[tuple[Digest, ...], Size(0, 128)]
 
 
-# --- between nodes ------------------------------------------------------------------------------------------------------
+# --- between nodes
+# ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -855,4 +864,3 @@ class ControlMessage:
 
     label: Name
     body: Annotated[bytes, Size(0, 16 << 20)] = field(repr=False)
-

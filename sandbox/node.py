@@ -36,6 +36,7 @@ from sandbox.home import Home, init
 from sandbox.ledger import Ledger
 from sandbox.model import SealMode
 from sandbox.peer.links import Links
+from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
 from sandbox.pipeline import Pipeline
 from sandbox.runner import Runner
 from sandbox.v1 import (
@@ -53,7 +54,6 @@ from sandbox.v1 import (
 
 __all__ = ["Check", "Home", "doctor", "init", "serve"]
 log = logging.getLogger(__name__)
-MAX_MESSAGE = 16 << 20
 RUN_PREFIX = "sbx-"
 SERVICES = (
     *(
@@ -105,18 +105,16 @@ async def _serve(home: Home, run: Path) -> None:
     edge = Edge(settings.node_id, store)
     scenarios = Scenarios(edge, pipeline, ledger, exchange)
 
-    server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.max_send_message_length", MAX_MESSAGE)]
-    )
+    server = grpc.aio.server(options=SERVER_OPTIONS)
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(edge, ledger), server)
     peer_pb2_grpc.add_PeerServiceServicer_to_server(Peers(edge, pipeline, exchange, scenarios), server)
-    healthy = health.aio.HealthServicer()
+    healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection(SERVICES, server)
-    port = server.add_secure_port(settings.listen, _credentials(home))
+    port = server.add_secure_port(settings.listen, server_credentials(home.keys, lambda: _certificates(home)))
     if port == 0:
         raise Unavailable(tell=f"cannot listen on {settings.listen}", hint="is another program using the port?")
 
@@ -159,32 +157,11 @@ async def _start(runner: Runner) -> None:
         await runner.start()
 
 
-def _credentials(home: Home) -> grpc.ServerCredentials:
-    """Mutual TLS: nobody gets in without a certificate of a pinned peer or a registered, unrevoked key; read anew at every handshake."""
-    own = (home.keys.tls_key, home.keys.tls_certificate)
-
-    def roots() -> bytes:
-        with home.store.read() as conn:
-            known = [person.card.tls_certificate for person in registry.all_keys(conn) if not person.revoked]
-            known += [card.tls_certificate for card in registry.all_peers(conn)]
-        return b"\n".join(known) or home.keys.tls_certificate  # an empty list would be an error
-
-    current = roots()
-
-    def configuration() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal current
-        try:
-            now = roots()
-        except Exception:  # gRPC would go on with the old list in silence
-            log.exception("the list of accepted certificates could not be read; the old one stands")
-            return None
-        if now == current:
-            return None
-        current = now
-        return grpc.ssl_server_certificate_configuration([own], root_certificates=now)
-
-    first = grpc.ssl_server_certificate_configuration([own], root_certificates=current)
-    return grpc.dynamic_ssl_server_credentials(first, configuration, require_client_authentication=True)
+def _certificates(home: Home) -> list[bytes]:
+    """Return whose certificates get in: pinned peers, and registered keys that were not revoked."""
+    with home.store.read() as conn:
+        known = [person.card.tls_certificate for person in registry.all_keys(conn) if not person.revoked]
+        return known + [card.tls_certificate for card in registry.all_peers(conn)]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
-"""The life of a job. Start reading here: ``submit`` and ``take_part`` admit, ``_carry`` is the line every party then runs.
+"""The life of a job. Start reading here: ``submit`` and ``take_part`` admit, ``_carry`` is the line every party then
+runs.
 
     submit ── admit ── propose ─┐                          ┌─ take_part ── admit ── acceptance
                                 └── start · terms · salt ──┘
@@ -6,8 +7,8 @@
             spend quota ── compute ── gate ── grants ── entry: released ── last shares
             recipient's node: finish ── release ── entry: delivered ── co-signature ── sealed result
 
-*admitted* is durable before any work, *released* before any byte leaves, and no result exists without its receipt. Whatever goes wrong ends
-in ``_stop``: state, reason, entry and quota in one transaction, and every other party told.
+*admitted* is durable before any work, *released* before any byte leaves, and no result exists without its receipt.
+Whatever goes wrong ends in ``_stop``: state, reason, entry and quota in one transaction, and every other party told.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sandbox.errors import (
     Cancelled,
     DeadlinePassed,
     JobFailed,
+    OutputWithheld,
     PartyFailed,
     SandboxError,
     Unauthenticated,
@@ -54,6 +56,7 @@ from sandbox.record import Job
 log = logging.getLogger(__name__)
 SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
+SHARED_ENDS = (OutputWithheld, Cancelled)
 Remember = Callable[[Connection], None]
 
 
@@ -265,6 +268,8 @@ class Pipeline:
 
     async def _stop(self, job: Job, live: Live, error: SandboxError) -> None:
         """State, reason, entry and quota in one transaction. The others were told when the connections closed."""
+        if isinstance(error, PartyFailed) and isinstance(error.__cause__, SHARED_ENDS):
+            error = error.__cause__  # a job withheld or cancelled at one party is so at all
         failure = self._exchange.failure(error, live.stage)
         log.warning("job %s stopped in %s: %s: %s", job.job_id, failure.stage, failure.code, error)
         await self._ledger.stop(job, error, failure)
@@ -300,7 +305,9 @@ class Pipeline:
     async def recover(self) -> None:
         """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
         for job_id in await self._ledger.unfinished():
-            error = JobFailed(tell="the node was restarted", party=self._ledger.node_id, hint="submit again with a new request id")
+            error = JobFailed(
+                tell="the node was restarted", party=self._ledger.node_id, hint="submit again with a new request id"
+            )
             await self._ledger.stop(await self._ledger.job(job_id), error, self._exchange.failure(error, "restart"))
 
     async def close(self) -> None:
@@ -324,4 +331,3 @@ class Pipeline:
 
     async def _leave_stage(self, job: Job, live: Live, traffic: int) -> None:
         await self._ledger.stage(job, live.stage, int(1000 * (time.monotonic() - live.began)), traffic)
-

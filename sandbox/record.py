@@ -151,9 +151,7 @@ def units_before(conn: Connection, scenario_digest: bytes) -> int:
 def charge(conn: Connection, job_id: str, fee: Fee) -> None:
     """Store what a job cost."""
     conn.execute(
-        update(jobs)
-        .where(jobs.c.job_id == job_id)
-        .values(fee_units=fee.units, fee_yuan=fee.yuan, fee_entry=fee.entry)
+        update(jobs).where(jobs.c.job_id == job_id).values(fee_units=fee.units, fee_yuan=fee.yuan, fee_entry=fee.entry)
     )
 
 
@@ -161,9 +159,7 @@ def stage(conn: Connection, job_id: str, name: str, milliseconds: int, traffic: 
     """Add a finished stage."""
     position = conn.scalar(select(func.count()).select_from(stages).where(stages.c.job_id == job_id)) or 0
     conn.execute(
-        insert(stages).values(
-            job_id=job_id, position=position, name=name, milliseconds=milliseconds, bytes=traffic
-        )
+        insert(stages).values(job_id=job_id, position=position, name=name, milliseconds=milliseconds, bytes=traffic)
     )
 
 
@@ -188,7 +184,7 @@ def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
         query = query.where(jobs.c.submitter == submitter)
     if after:
         start = _row(conn, after)
-        query = query.where((jobs.c.created_ms < start.created_ms))
+        query = query.where(jobs.c.created_ms < start.created_ms)
     return [found for (found,) in conn.execute(query.order_by(jobs.c.created_ms.desc(), jobs.c.job_id).limit(limit))]
 
 

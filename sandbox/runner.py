@@ -1,8 +1,9 @@
 """Runs one stage of a job in a Ray worker: Plan -> RawResult. The only importer of Ray.
 
-Ray is this party's scheduler and nothing more. A task's argument is the path of a socket, its result a boolean; rows, keys and words travel
-over that socket (``desk``). Ray listens on loopback only, with a token in a 0600 file; usage statistics and dashboard are off; its files lie
-in the node's private run directory. ``max_retries=0``: a job that spends quota must not run twice by accident.
+Ray is this party's scheduler and nothing more. A task's argument is the path of a socket, its result a boolean; rows,
+keys and words travel over that socket (``desk``). Ray listens on loopback only, with a token in a 0600 file; usage
+statistics and dashboard are off; its files lie in the node's private run directory. ``max_retries=0``: a job that
+spends quota must not run twice by accident.
 
 Errors:   whatever the worker said, as our own class; ``JobFailed`` if the worker vanished.
 """
@@ -174,7 +175,8 @@ def _environment(token: Path, embedded: bool) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
     }
     if embedded:
-        # The one switch that keeps every listener on 127.0.0.1 on Linux; a test lists the listeners, as its name promises nothing.
+        # The one switch that keeps every listener on 127.0.0.1 on Linux; a test lists the listeners, as its name
+        # promises nothing.
         settings["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     return settings
 
@@ -242,4 +244,3 @@ def _settle(outcome: asyncio.Future[RawResult], error: SandboxError) -> None:
 def _forget(finished: asyncio.Future[Any]) -> None:
     if not finished.cancelled():
         finished.exception()
-

@@ -1,7 +1,8 @@
 """Signing and checking of messages: verify, then parse; the bytes that were signed are kept and forwarded as they are.
 
 Source:    SM2 signatures over "sandbox/v1/<type>\\0" ‖ payload (``crypto.envelope``).
-Errors:    ``Unauthenticated`` where a request or a card does not verify; ``InvalidSpec`` where it does but is malformed.
+Errors:    ``Unauthenticated`` where a request or a card does not verify; ``InvalidSpec`` where it does but is
+           malformed.
 Not here:  who is registered, replay, and roles: ``api.authenticate``.
 """
 

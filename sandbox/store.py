@@ -1,8 +1,9 @@
 """The node's tables, and the one way to write them.
 
-SQLite by default (write-ahead log, ``synchronous=FULL``: what was acknowledged survives power loss), any SQLAlchemy URL otherwise. One
-writer at a time: :meth:`Store.write` holds a lock and one transaction, so a state change, its quota and its audit entry are one commit.
-Rows hold names, digests, sealed bytes and counts; never a value from a dataset.
+SQLite by default (write-ahead log, ``synchronous=FULL``: what was acknowledged survives power loss), any SQLAlchemy
+URL otherwise. One writer at a time: :meth:`Store.write` holds a lock and one transaction, so a state change, its
+quota and its audit entry are one commit. Rows hold names, digests, sealed bytes and counts; never a value from a
+dataset.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The only encoder and parser of messages: protocol buffers <-> the frozen shapes of ``model``.
 
-A shape and its message carry the same name and the same field names (a trailing underscore avoids Python's keywords); one recursive
-walk converts either way. A test proves that no field is missing on either side.
+A shape and its message carry the same name and the same field names (a trailing underscore avoids Python's keywords);
+one recursive walk converts either way. A test proves that no field is missing on either side.
 
-Security:  unknown fields are refused at every depth; an unset ``oneof`` or enumeration is refused, never defaulted; every string, byte
-           string and list has a bound (``model.Size``, or the defaults below). What was signed is verified over its bytes *before*
-           it comes here, and is never re-encoded.
+Security:  unknown fields are refused at every depth; an unset ``oneof`` or enumeration is refused, never defaulted;
+           every string, byte string and list has a bound (``model.Size``, or the defaults below). What was signed is
+           verified over its bytes *before* it comes here, and is never re-encoded.
 Errors:    ``InvalidSpec`` naming the field, never its value.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import functools
 import types
 import typing
 from collections.abc import Callable
@@ -31,12 +30,14 @@ from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, job_pb2, peer_pb2, sc
 T = TypeVar("T")
 _MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2)
 _DEFAULT = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
+_FIELDS: dict[type, dict[str, Any]] = {}
 MAX_MESSAGE = 8 << 20  # bytes of one encoded message; larger things are streamed
 
 
 def encode(value: object) -> bytes:
     """Return ``value`` as the bytes of its message."""
-    return to_proto(value).SerializeToString(deterministic=True)
+    encoded: bytes = to_proto(value).SerializeToString(deterministic=True)
+    return encoded
 
 
 def decode(shape: type[T], data: bytes) -> T:
@@ -69,7 +70,6 @@ def to_proto(value: object) -> Any:
     return message
 
 
-@functools.cache
 def _message(shape: type) -> Callable[[], Any]:
     for module in _MODULES:
         if hasattr(module, shape.__name__):
@@ -77,10 +77,12 @@ def _message(shape: type) -> Callable[[], Any]:
     raise TypeError(f"{shape.__name__} has no message")
 
 
-@functools.cache
 def _fields(shape: type) -> dict[str, Any]:
-    hints = typing.get_type_hints(shape, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(shape)}
+    known = _FIELDS.get(shape)
+    if known is None:
+        hints = typing.get_type_hints(shape, include_extras=True)
+        known = _FIELDS[shape] = {field.name: hints[field.name] for field in dataclasses.fields(shape)}
+    return known
 
 
 def refuse_unknown(message: Proto, where: str) -> None:

@@ -1,7 +1,8 @@
 """What runs inside a Ray worker: one stage of one job, with rows in its hands and nothing else.
 
-``work`` returns nothing but whether it succeeded; results, failures and their words go to the node over the desk, so that no text and no
-row can leave through Ray. When the node hangs up, ``stopped`` is set and the engine's child is killed.
+``work`` returns nothing but whether it succeeded; results, failures and their words go to the node over the desk, so
+that no text and no row can leave through Ray. When the node hangs up, ``stopped`` is set and the engine's child is
+killed.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Assignment:
 
     @property
     def workspace(self) -> Workspace:
-        """The engine's private directory, made when first asked for; while computing, with links to the other parties."""
+        """The engine's private directory, made when first asked for; while computing, linked to the other parties."""
         if self._workspace is None:
             peers = [party.node_id for party in self.plan.parties if party.node_id != self.me]
             self._workspace = self.stack.enter_context(Workspace(self._run, peers))

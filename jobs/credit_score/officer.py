@@ -2,9 +2,10 @@
 
     python -m jobs.credit_score.officer FOLDER
 
-``FOLDER`` holds the officer's keys (``officer/``), the cards of the nodes (``*.peer``), the trust file (``bank.trust``), and
-``request.json``: {"scenario", "left", "right", "applicant", "consent", "steps", "seed", "psi_engine"}. Prints progress on standard error,
-one JSON object on standard output, and writes the opened results and receipts into ``FOLDER/results``.
+``FOLDER`` holds the officer's keys (``officer/``), the cards of the nodes (``*.peer``), the trust file
+(``bank.trust``), and ``request.json``: {"scenario", "left", "right", "applicant", "consent", "steps", "seed",
+"psi_engine"}. Prints progress on standard error, one JSON object on standard output, and writes the opened results
+and receipts into ``FOLDER/results``.
 """
 
 from __future__ import annotations

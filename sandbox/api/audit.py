@@ -125,5 +125,3 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
             return audit_pb2.CosignResponse(cosignature=line, seen_size=parse_checkpoint(body.checkpoint).size)
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(cosign))
-
-

@@ -202,9 +202,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         return index, view
 
     def _row(self, conn: Connection, code: str, version: int) -> Row[Any]:
-        row = conn.execute(
-            select(datasets).where(datasets.c.code == code, datasets.c.version == version)
-        ).one_or_none()
+        row = conn.execute(select(datasets).where(datasets.c.code == code, datasets.c.version == version)).one_or_none()
         if row is None:
             raise NotFound(tell=f"no dataset {code} version {version} here")
         return row

@@ -1,10 +1,12 @@
-"""Every request passes here: signature, audience, method, time, nonce, key, certificate, role; then the handler; then the status.
+"""Every request passes here: signature, audience, method, time, nonce, key, certificate, role; then the handler; then
+the status.
 
-Security:  verify, then parse. A request is for one node and one method, within 120 s of this node's clock; its nonce is kept until 240 s
-           after its time, in the transaction of its effect, so a replay fails even after a restart. The TLS certificate must be the one
-           registered with the signing key: a stolen request is useless on another connection, and to another node.
-Errors:    one status a class (``peer.failures``), the class's public words, and the failure as trailing metadata. Unexpected errors are
-           logged here and told as ``JobFailed`` without a word of their text.
+Security:  verify, then parse. A request is for one node and one method, within 120 s of this node's clock; its nonce
+           is kept until 240 s after its time, in the transaction of its effect, so a replay fails even after a
+           restart. The TLS certificate must be the one registered with the signing key: a stolen request is useless
+           on another connection, and to another node.
+Errors:    one status a class (``peer.failures``), the class's public words, and the failure as trailing metadata.
+           Unexpected errors are logged here and told as ``JobFailed`` without a word of their text.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ class Edge:
         self._check(call, method, certificate, context)
         if not roles & caller.roles:
             raise PolicyRefused(f"{caller.name} lacks a role for {method}", tell="your key has no role for this call")
-        return Request(caller, wire.decode(shape, call.body), envelope, lambda conn: self._remember(conn, envelope, call))
+        return Request(
+            caller, wire.decode(shape, call.body), envelope, lambda conn: self._remember(conn, envelope, call)
+        )
 
     def _caller(self, conn: Connection, key_id: str) -> tuple[Caller, bytes]:
         try:
@@ -109,12 +113,12 @@ class Edge:
         try:
             with conn.begin_nested():
                 conn.execute(
-                    insert(nonces).values(
-                        key_id=envelope.key_id, nonce=call.nonce, expires_ms=call.time_ms + KEPT_MS
-                    )
+                    insert(nonces).values(key_id=envelope.key_id, nonce=call.nonce, expires_ms=call.time_ms + KEPT_MS)
                 )
         except IntegrityError:
-            raise Unauthenticated(tell="this request was sent before", hint="sign again: a retry needs a fresh nonce") from None
+            raise Unauthenticated(
+                tell="this request was sent before", hint="sign again: a retry needs a fresh nonce"
+            ) from None
 
     def spend_nonce(self, request: Request[Any]) -> None:
         """Store the nonce of a request that has no other effect."""

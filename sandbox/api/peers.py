@@ -33,7 +33,9 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
             try:
                 acceptance = await self._pipeline.take_part(opened.caller.name, opened.body, opened.remember)
             except PolicyRefused as error:
-                raise PolicyRefused(str(error), party=self._edge.node_id, stage="propose") from None  # the reason stays here
+                raise PolicyRefused(
+                    str(error), party=self._edge.node_id, stage="propose"
+                ) from None  # the reason stays here
             return peer_pb2.ProposeResponse(acceptance=wire.to_proto(acceptance))
 
         return await self._edge.unary(context, propose)
@@ -53,7 +55,9 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Take a scenario with what the sender knows of it."""
 
         async def share() -> Any:
-            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS, context)
+            opened = await asyncio.to_thread(
+                self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS, context
+            )
             await asyncio.to_thread(self._edge.spend_nonce, opened)
             held = await self._scenarios.take(opened.caller.name, opened.body)
             return peer_pb2.ShareResponse(approvals=[wire.to_proto(item) for item in held])

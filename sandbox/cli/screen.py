@@ -127,6 +127,8 @@ def _show_members(value: Mapping[str, Any], margin: str) -> None:
         elif isinstance(item, list) and item and all(isinstance(part, dict) for part in item):
             print(label)
             _show_rows(item, ())
+        elif isinstance(item, str) and "\n" in item:
+            print("\n".join([label, *(f"{margin}  {cell(name, line) if line else ''}" for line in item.splitlines())]))
         else:
             print(label, cell(name, item))
 

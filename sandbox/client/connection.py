@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from sandbox import signed, wire
-from sandbox.errors import InvalidSpec, PartyFailed, SandboxError
+from sandbox.errors import InvalidSpec, PartyFailed, SandboxError, Unauthenticated
 from sandbox.keyring import Person
 from sandbox.model import PeerCard, Signed
 from sandbox.peer.failures import TRAILER, from_rpc
@@ -134,7 +134,14 @@ class Connection:
             ) from None
 
     def _told(self, error: grpc.RpcError) -> SandboxError:
-        return from_rpc(error, self.node.node_id, self.node.address)
+        name, address = self.node.node_id, self.node.address
+        if _was_shut_out(error):
+            return Unauthenticated(
+                tell=f"{name} at {address} answers, and ends the connection: it does not know this key's certificate",
+                party=name,
+                hint="have your card registered there (sandbox key register), or ask whether the key was revoked",
+            )
+        return from_rpc(error, name, address)
 
 
 def full_name(method: str) -> str:
@@ -151,6 +158,12 @@ def _method(method: str) -> tuple[str, Any, Any]:
     service, name = full[1:].split("/")
     found = SERVICES[service].methods_by_name[name]
     return full, GetMessageClass(found.input_type), GetMessageClass(found.output_type)
+
+
+def _was_shut_out(error: grpc.RpcError) -> bool:
+    """Tell whether the node closed a fresh connection: all that a client sees, in TLS 1.3, of a refused certificate."""
+    details = str(error.details())
+    return _never_answered(error) and "failed to connect" in details and "Socket closed" in details
 
 
 def _never_answered(error: grpc.RpcError) -> bool:

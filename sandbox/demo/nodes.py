@@ -1,8 +1,9 @@
-"""Three nodes on loopback, each a process of its own with its own directory, keys and log; for the demo, the tests and the benches.
+"""Three nodes on loopback, each a process of its own with its own directory, keys and log; for the demo, the tests
+and the benches.
 
-    with LocalNodes(folder) as nodes:      operator, bank, witness: made, introduced to each other, started, waited for
-        nodes.person("officer", "bank", ["submitter"])
-        with nodes.client("officer", "bank") as bank: ...
+with LocalNodes(folder) as nodes:      operator, bank, witness: made, introduced to each other, started, waited for
+    nodes.person("officer", "bank", ["submitter"])
+    with nodes.client("officer", "bank") as bank: ...
 """
 
 from __future__ import annotations
@@ -168,5 +169,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else '"' + str(value) + '"'
-
-

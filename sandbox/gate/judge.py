@@ -1,9 +1,11 @@
 """Would the outputs of this job be too specific? Judged on numbers, by every data owner, before anything is revealed.
 
-A pure function over the plan's rules and the gate inputs that the kind declares. It fails closed: a rule without the number it needs
-withholds. Gate inputs whose name starts with ``group.`` count people; each must reach the minimum of every rule that has one.
+A pure function over the plan's rules and the gate inputs that the kind declares. It fails closed: a rule without the
+number it needs withholds. Gate inputs whose name starts with ``group.`` count people; each must reach the minimum of
+every rule that has one.
 
-Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner only.
+Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner
+          only.
 """
 
 from __future__ import annotations

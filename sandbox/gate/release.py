@@ -1,7 +1,7 @@
 """The last step before sealing: RawResult -> Release, an allow-list and a pure function.
 
-What the plan does not name does not leave; what it names leaves only in the shape its class allows: counts rounded, metrics rounded to
-three places, scores as whole steps of points, rows and bytes under their caps.
+What the plan does not name does not leave; what it names leaves only in the shape its class allows: counts rounded,
+metrics rounded to three places, scores as whole steps of points, rows and bytes under their caps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ METRICS = frozenset({"auc"})  # between 0 and 1; every other figure of a report 
 
 
 def release(
-    plan: Plan, gate_inputs: Mapping[str, int], figures: Mapping[str, float], tables: Mapping[str, bytes], score_step: int
+    plan: Plan,
+    gate_inputs: Mapping[str, int],
+    figures: Mapping[str, float],
+    tables: Mapping[str, bytes],
+    score_step: int,
 ) -> Release:
     """Return the outputs of the plan, reduced to what their rules allow.
 

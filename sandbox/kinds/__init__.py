@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sandbox.kinds import psi, score, train
 from sandbox.kinds.kind import Kind, Task
-from sandbox.model import JobKind, RawResult
+from sandbox.model import JobKind
 
 KINDS: Mapping[JobKind, Kind] = {JobKind.PSI: psi.KIND, JobKind.TRAIN: train.KIND, JobKind.SCORE: score.KIND}
 

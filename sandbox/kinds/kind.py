@@ -1,8 +1,8 @@
 """What every job kind declares, and what its code is given to work with.
 
-A kind is one module with a ``KIND``. ``compute`` runs in a worker at every party and leaves shares, ciphertext or sealed artefacts;
-``finish`` runs only after every data owner's grant, on the shares that then arrived. Neither sees gRPC, Ray, a file path of the vault, or
-a key: rows come in through the :class:`Task`, results go out through it.
+A kind is one module with a ``KIND``. ``compute`` runs in a worker at every party and leaves shares, ciphertext or
+sealed artefacts; ``finish`` runs only after every data owner's grant, on the shares that then arrived. Neither sees
+gRPC, Ray, a file path of the vault, or a key: rows come in through the :class:`Task`, results go out through it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ class Task(Protocol):
     salt: bytes
     rows: Mapping[str, int]  # party -> rows of its dataset
     subject: str  # the person an applicant score is about; empty otherwise
-    workspace: Workspace
     deadline_s: float
     score_step: int  # points
+
+    @property
+    def workspace(self) -> Workspace:
+        """The engine's private directory; while computing, with links to the other parties."""
 
     def party(self, role: PartyRole) -> str:
         """Return the node id of the party with that role."""

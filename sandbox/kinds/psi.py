@@ -6,8 +6,8 @@
 
 Reveals:  to both data owners: which of their own rows the other side has too, and the other side's row count.
           To the recipient: the rounded count, if it is not below the minimum.
-          The protocol itself reveals, so the gate runs before the first round; a small intersection can then no longer be hidden
-          from the two owners, only from the recipient.
+          The protocol itself reveals, so the gate runs before the first round; a small intersection can then no
+          longer be hidden from the two owners, only from the recipient.
 Output:   {"aligned": rows, rounded}
 Artefact: "alignment": little-endian int64 positions.
 """
@@ -22,6 +22,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.kinds.kind import Kind, Task
 from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, PsiEngine, PsiSpec, RawResult, Reveal
 from sandbox.psi import ecdh, rr22
+from sandbox.psi.buckets import plan_buckets
 from sandbox.psi.contract import Role, Terms
 
 ALIGNMENT = "alignment"
@@ -32,6 +33,14 @@ def compute(task: Task) -> RawResult:
     """Intersect, keep the positions, and report how many."""
     left, right = task.party(PartyRole.LEFT), task.party(PartyRole.RIGHT)
     role, peer = (Role.LEFT, right) if task.role is PartyRole.LEFT else (Role.RIGHT, left)
+    buckets = plan_buckets(task.rows[left], task.rows[right])
+
+    def bucket_done(done: float) -> None:
+        task.progress(int(1000 * done), 1000)
+        if buckets > 1:  # the next engine must not reach the one of this bucket on its way out
+            task.send(peer, "bucket", b"")
+            task.receive(peer, "bucket")
+
     terms = Terms(bytes.fromhex(task.plan.job_id), task.salt, task.rows[left], task.rows[right])
     keys = task.keys()
     if task.plan.engine == _NAMES[PsiEngine.RR22]:
@@ -42,7 +51,7 @@ def compute(task: Task) -> RawResult:
             task.workspace,
             peer=peer,
             deadline_s=task.deadline_s,
-            on_progress=lambda done: task.progress(int(1000 * done), 1000),
+            on_progress=bucket_done,
             stop=task.stopped(),
         )
     else:
@@ -72,7 +81,10 @@ def engines(spec: JobSpec) -> tuple[str, ...]:
 
 def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
-    told = "which of its own rows the other side has too, and the other side's row count; a small overlap cannot be hidden afterwards"
+    told = (
+        "which of its own rows the other side has too, and the other side's row count; "
+        "a small overlap cannot be hidden afterwards"
+    )
     told_zh = "本方哪些行对方也有，以及对方行数；若交集很小，事后无法隐藏"
     return (
         Reveal(parties[PartyRole.LEFT], told, told_zh),

@@ -5,12 +5,13 @@
                        <--- after all grants: right's partial points ---
     sum, per person
 
-Reveals:  to left: right's weighted sum for each scored person, in steps of the scenario's ``score_step`` points (a score and one's own
-          part give the other part under any protocol; the step and the cap on models bound it).
+Reveals:  to left: right's weighted sum for each scored person, in steps of the scenario's ``score_step`` points (a
+          score and one's own part give the other part under any protocol; the step and the cap on models bound it).
           To right: who was scored. To the recipient: the scores; and, for a batch, how well they rank, rounded.
 Units:    points: 600 at 50 good to 1 bad, 20 points double the odds of being good.
 Output:   "scores": one row a person; "metrics": {"auc", "rows"} of a batch, rounded.
-Security: additive partial sums of quantised values; no cryptography hides the sum itself, the gate and the grants come before it leaves.
+Security: additive partial sums of quantised values; no cryptography hides the sum itself, the gate and the grants
+          come before it leaves.
 """
 
 from __future__ import annotations

@@ -7,10 +7,11 @@
     share of both halves            share of both halves      share of both halves
           after all grants: the shares of left's half go to left, those of right's half to right
 
-Reveals:  to left: the weights of its own features. To right: the weights of its own features, and which shared people are held out of
-          training. To the compute party: numbers of rows and columns. To the recipient: how many people it was trained and tested on, rounded.
-Security: the hold-out is stratified by label. Its seed is mixed with a secret of left's node, else whoever knows seed and mask could
-          read the label of people between the two class cuts.
+Reveals:  to left: the weights of its own features. To right: the weights of its own features, and which shared people
+          are held out of training. To the compute party: numbers of rows and columns. To the recipient: how many
+          people it was trained and tested on, rounded.
+Security: the hold-out is stratified by label. Its seed is mixed with a secret of left's node, else whoever knows seed
+          and mask could read the label of people between the two class cuts.
 Output:   "training": {"rows_trained", "rows_held"}, rounded.
 Artefacts: "model" (this side's half), "positions" (the alignment, int64).
 """

@@ -222,7 +222,7 @@ class Links:
 
     async def _try(self, card: PeerCard, terms: Terms) -> Connection:
         caller = Caller(terms)
-        call = peer_pb2_grpc.PeerServiceStub(await self._channels.get(card)).Channel()  # type: ignore[no-untyped-call]
+        call = peer_pb2_grpc.PeerServiceStub(await self._channels.get(card)).Channel()
         try:
             await call.write(ChannelRequest(hello=wire.to_proto(caller.hello)))
             response = await call.read()

@@ -1,0 +1,1 @@
+"""What may run: scenario, consent, quota, and the one function that admits."""

@@ -1,7 +1,8 @@
 """May this job run, and if so how exactly? The only reader of a scenario's permissions.
 
-``admit`` is pure: the spec, and the facts a node knows, in; a :class:`~sandbox.model.Plan` out, or a refusal. The submitter's node runs it
-at submission; every other party runs it again on its own facts and compares (``agree``): the proposer's bytes are the plan.
+``admit`` is pure: the spec, and the facts a node knows, in; a :class:`~sandbox.model.Plan` out, or a refusal. The
+submitter's node runs it at submission; every other party runs it again on its own facts and compares (``agree``): the
+proposer's bytes are the plan.
 
 Errors:    ``PolicyRefused`` with one of the fixed wordings below, ``BudgetSpent``, ``Unavailable``, ``InvalidSpec``.
 """
@@ -146,7 +147,9 @@ def agree(own: Plan, proposed: Plan, party: str) -> None:
     """Raise unless what this node admitted is what the proposer planned."""
     if own != proposed:
         parts = [name for name in Plan.__dataclass_fields__ if getattr(own, name) != getattr(proposed, name)]
-        raise PartyFailed(f"the plan differs in {', '.join(parts)}", tell="disagrees on the plan", party=party, stage="propose")
+        raise PartyFailed(
+            f"the plan differs in {', '.join(parts)}", tell="disagrees on the plan", party=party, stage="propose"
+        )
 
 
 def rows_needed(spec: JobSpec, facts: Facts) -> int:
@@ -253,7 +256,9 @@ def _engine(spec: JobSpec, facts: Facts, choices: Choices) -> str:
     if choices.engine:
         acceptable = tuple(name for name in acceptable if name == choices.engine)
         if not acceptable:
-            raise PartyFailed(tell="the spec does not allow the proposed engine", party=choices.proposer, stage="propose")
+            raise PartyFailed(
+                tell="the spec does not allow the proposed engine", party=choices.proposer, stage="propose"
+            )
     for name in acceptable:
         if facts.engines.get(name, "unknown here") == "":
             return name

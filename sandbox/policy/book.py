@@ -1,7 +1,8 @@
 """The scenarios a node holds: application, approvals, revocations, each as the signed bytes it came in.
 
-An approval counts when its party's *node* vouches for it (the node is pinned; it checked that the approver is its own person with the role),
-and the approver's own signature inside verifies. Everything is checked before it is stored, so that what is read back can be trusted.
+An approval counts when its party's *node* vouches for it (the node is pinned; it checked that the approver is its own
+person with the role), and the approver's own signature inside verifies. Everything is checked before it is stored, so
+that what is read back can be trusted.
 """
 
 from __future__ import annotations
@@ -57,9 +58,7 @@ def approve(conn: Connection, record: Signed, node: PublicKey, party: str) -> by
         select(approvals.c.party).where(approvals.c.digest == approval.scenario_digest, approvals.c.party == party)
     )
     if held is None:
-        conn.execute(
-            insert(approvals).values(digest=approval.scenario_digest, party=party, record=wire.encode(record))
-        )
+        conn.execute(insert(approvals).values(digest=approval.scenario_digest, party=party, record=wire.encode(record)))
     return approval.scenario_digest
 
 

@@ -1,8 +1,8 @@
 """One person's leave for one call: opened and checked at every data owner's node.
 
-The person's id travels in an input sealed to each owner; the spec holds only SM3(opening ‖ id), so that all owners can tell that they were
-asked about the same person. A token is signed by an issuer the scenario names, for one purpose, until one date; its nonce is spent in the
-same transaction as the quota (``policy.quota``).
+The person's id travels in an input sealed to each owner; the spec holds only SM3(opening ‖ id), so that all owners
+can tell that they were asked about the same person. A token is signed by an issuer the scenario names, for one
+purpose, until one date; its nonce is spent in the same transaction as the quota (``policy.quota``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ def commitment(subject_id: str, opening: bytes) -> bytes:
 
 
 def open_subject(
-    key: PrivateKey, node_id: str, inputs: tuple[SealedInput, ...], committed: bytes, scenario: Scenario, digest: bytes, now_ms: int
+    key: PrivateKey,
+    node_id: str,
+    inputs: tuple[SealedInput, ...],
+    committed: bytes,
+    scenario: Scenario,
+    digest: bytes,
+    now_ms: int,
 ) -> tuple[str, bytes]:
     """Return the person's id and the token's nonce.
 

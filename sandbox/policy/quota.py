@@ -42,7 +42,9 @@ def score_jobs(conn: Connection, scenario_digest: bytes) -> list[tuple[str, byte
     return [(row.job_id, row.submission) for row in found]
 
 
-def reserve(conn: Connection, job_id: str, scenario_digest: bytes, rows: int, now_ms: int, consent: bytes = b"") -> None:
+def reserve(
+    conn: Connection, job_id: str, scenario_digest: bytes, rows: int, now_ms: int, consent: bytes = b""
+) -> None:
     """Reserve one call, its rows and, where there is one, the consent.
 
     Raises:

@@ -1,6 +1,7 @@
 """The scenario: is it whole, who must approve it, where does it stand.
 
-Everything here is pure. ``check`` judges the application alone; ``state`` the application with the approvals and revocations a node holds.
+Everything here is pure. ``check`` judges the application alone; ``state`` the application with the approvals and
+revocations a node holds.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def check(scenario: Scenario, floors: Floors) -> None:
     """
     _datasets(scenario)
     _outputs(scenario, floors)
-    _need(0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS, "not_after_ms", "must follow not_before_ms within three years")
+    _need(
+        0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS,
+        "not_after_ms",
+        "must follow not_before_ms within three years",
+    )
     quota = scenario.quota
     for name in ("calls_per_day", "calls_total", "rows_total"):
         _need(getattr(quota, name) > 0, f"quota.{name}", "must be positive")
@@ -80,8 +85,15 @@ def check(scenario: Scenario, floors: Floors) -> None:
         _need(scenario.consent.single is ConsentRule.TOKEN, "consent.single", "must be TOKEN")
         _need(scenario.consent.batch is not ConsentRule.NONE, "consent.batch", "must not be NONE")
         _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
-    _need(_COEFFICIENT.match(scenario.price.coefficient) is not None, "price.coefficient", "must be a decimal from 0 to 1")
-    for key in (scenario.applicant_key, scenario.recipient.identity_key, scenario.recipient.sealing_key, *scenario.consent.issuers):
+    _need(
+        _COEFFICIENT.match(scenario.price.coefficient) is not None, "price.coefficient", "must be a decimal from 0 to 1"
+    )
+    for key in (
+        scenario.applicant_key,
+        scenario.recipient.identity_key,
+        scenario.recipient.sealing_key,
+        *scenario.consent.issuers,
+    ):
         PublicKey.from_bytes(key)  # raises InvalidSpec itself
 
 
@@ -98,10 +110,18 @@ def _datasets(scenario: Scenario) -> None:
     _need(1 <= len(uses) <= 8, "datasets", "must name one to eight")
     _need(len({(use.code, use.version) for use in uses}) == len(uses), "datasets", "names one twice")
     _need(scenario.recipient.node_id in owners(scenario), "recipient.node_id", "must be a data owner's node")
-    _need(not owners(scenario) & set(scenario.computing_parties), "computing_parties", "must not own a dataset of the scenario")
+    _need(
+        not owners(scenario) & set(scenario.computing_parties),
+        "computing_parties",
+        "must not own a dataset of the scenario",
+    )
     for use in uses:
         _need(use.version >= 1, f"datasets.{use.code}.version", "must be pinned, from 1")
-        _need(0 < len(use.key) and len(set(use.key)) == len(use.key), f"datasets.{use.code}.key", "must name distinct columns")
+        _need(
+            len(use.key) > 0 and len(set(use.key)) == len(use.key),
+            f"datasets.{use.code}.key",
+            "must name distinct columns",
+        )
         _need(len(set(use.fields)) == len(use.fields), f"datasets.{use.code}.fields", "names one twice")
         clash = set(use.fields) & (set(use.key) | {use.label})
         _need(not clash, f"datasets.{use.code}.fields", "must not repeat the key or the label")

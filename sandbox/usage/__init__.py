@@ -1,0 +1,1 @@
+"""Metering and what it costs."""

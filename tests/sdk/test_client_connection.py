@@ -230,6 +230,12 @@ def test_another_certificate_than_the_card_s_is_refused(
     assert server.calls == []
 
 
+def test_a_key_that_the_node_does_not_know_is_told_so(server: Scripted, stranger: Person, card: PeerCard) -> None:
+    with Client.connect(stranger, card) as client, pytest.raises(Unauthenticated, match="does not know this key"):
+        client.job(JOB)
+    assert server.calls == []
+
+
 def test_a_card_is_read_and_checked(tmp_path: Path, officer: Person, bank: Any) -> None:
     good = wire.encode(bank.keys.card("bank", "a bank", "127.0.0.1:1"))
     path = tmp_path / "bank.peer"

@@ -1,0 +1,263 @@
+"""The story of one job, told with the command alone, against three real nodes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from sandbox.audit import verify_receipt
+from sandbox.cli import app
+from sandbox.demo.nodes import LocalNodes
+
+pytestmark = pytest.mark.slow
+
+SHARED = 120
+SECRET = "CANARY-7391"
+PEOPLE = {
+    "officer": ("bank", ["submitter"]),
+    "bank-owner": ("bank", ["owner", "auditor"]),
+    "op-owner": ("operator", ["owner", "operator", "auditor"]),
+    "regulator": ("witness", ["operator", "auditor"]),
+}
+SCENARIO = """
+name = "overlap"
+merchant = "Example Bank"
+purpose = "how many customers"
+operator = "operator"
+computing_parties = ["witness"]
+kinds = ["psi"]
+valid_days = 1
+[applicant]
+card = "officer/key.card"
+[recipient]
+node = "bank"
+card = "officer/key.card"
+[[datasets]]
+file = "bank.dataset.json"
+key = ["id"]
+fields = ["v"]
+[[datasets]]
+file = "operator.dataset.json"
+key = ["id"]
+fields = ["v"]
+[[outputs]]
+kind = "psi"
+name = "aligned"
+class = "aggregate"
+min_group = 10
+round_to = 10
+max_rows = 1
+max_bytes = 4096
+[quota]
+calls_per_day = 10
+calls_total = 10
+rows_total = 100000
+[consent]
+[price]
+tariff = "fujian-2024"
+"""
+JOB = """
+scenario = "${scenario}"
+request_id = "${request}"
+[psi]
+left = { file = "bank.dataset.json" }
+right = { file = "operator.dataset.json" }
+engine = "ecdh_x25519"
+"""
+SCHEMA = {
+    "key": ["id"],
+    "fields": [
+        {"name": "id", "type": "string", "meaning": "who", "grade": "L4"},
+        {"name": "v", "type": "integer", "meaning": "how much", "grade": "L2"},
+    ],
+}
+
+
+class Story:
+    """Three nodes, their people, and the command with each one's key."""
+
+    def __init__(self, nodes: LocalNodes) -> None:
+        self.nodes, self.folder = nodes, nodes.folder
+
+    def __call__(self, person: str, *words: object, code: int = 0) -> Any:
+        """Return the JSON that the command prints for ``person`` at his own node."""
+        node = PEOPLE[person][0]
+        who = ("--key", self.folder / person, "--node", self.folder / f"{node}.peer", "--json")
+        return self.run(*who, *words, code=code)
+
+    def run(self, *words: object, code: int = 0) -> Any:
+        ended = CliRunner().invoke(app, [str(word) for word in words])
+        assert ended.exit_code == code, ended.output
+        return json.loads(ended.stdout)
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    folder = tmp_path_factory.mktemp("three")
+    eager = {"ray_start": "eager"}
+    with LocalNodes(folder, {"bank": eager, "operator": eager}) as nodes:
+        for person, (node, roles) in PEOPLE.items():
+            nodes.person(person, node, roles)
+        (folder / "schema.json").write_text(json.dumps(SCHEMA))
+        (folder / "scenario.toml").write_text(SCENARIO)
+        (folder / "job.toml").write_text(JOB)
+        yield Story(nodes)
+
+
+@pytest.fixture(scope="module")
+def registered(story: Story) -> dict[str, Any]:
+    entries = {}
+    for person, owner, start in (("bank-owner", "bank", 0), ("op-owner", "operator", 80)):
+        rows = "".join(f"person-{number},{number % 7}\n" for number in range(start, start + 200))
+        (story.folder / f"{owner}.csv").write_text("id,v\n" + rows)
+        words = ("dataset", "register", story.folder / f"{owner}.csv", "--schema", story.folder / "schema.json")
+        entry = entries[owner] = story(person, *words, "--name", f"{owner} people", "--licence", "MIT")
+        (story.folder / f"{owner}.dataset.json").write_text(json.dumps(entry))
+    return entries
+
+
+@pytest.fixture(scope="module")
+def scenario(story: Story, registered: dict[str, Any]) -> str:
+    digest: str = story("officer", "scenario", "apply", story.folder / "scenario.toml")["digest"]
+    for person in ("bank-owner", "op-owner", "regulator"):
+        last = story(person, "scenario", "approve", digest, "--yes")
+    assert (last["state"], last["awaiting"]) == ("active", [])
+    return digest
+
+
+@pytest.fixture(scope="module")
+def released(story: Story, scenario: str) -> dict[str, Any]:
+    words = (story.folder / "job.toml", "--set", f"scenario={scenario}", "--set", "request=first")
+    submitted = story("officer", "job", "submit", *words)
+    again = story("officer", "job", "submit", *words)
+    assert again["job_id"] == submitted["job_id"]
+    view: dict[str, Any] = story("officer", "job", "watch", submitted["job_id"])
+    assert view["state"] == "released", story.log("bank") + story.log("operator")
+    return view
+
+
+def test_a_catalogue_entry_says_what_was_registered(story: Story, registered: dict[str, Any]) -> None:
+    entry = registered["bank"]
+    assert (entry["rows"], entry["version"], entry["owner"], entry["licence"]) == (200, 1, "bank", "MIT")
+    assert [field["name"] for field in entry["schema"]["fields"]] == ["id", "v"]
+    assert story("bank-owner", "dataset", "list") == [entry]
+    assert story("bank-owner", "dataset", "show", entry["code"], 1) == entry
+
+
+def test_a_bad_row_is_named_to_its_owner_and_its_value_to_nobody(story: Story) -> None:
+    (story.folder / "bad.csv").write_text(f"id,v\na,1\nb,{SECRET}\n")
+    words = ("dataset", "register", story.folder / "bad.csv", "--schema", story.folder / "schema.json", "--name", "bad")
+    error = story("bank-owner", *words, code=1)["error"]
+    assert error["code"] == "InvalidSpec"
+    assert all(part in error["cause"] for part in ("bad.csv", "'v'", "row 2"))
+    assert SECRET not in json.dumps(error) + story.log("bank")
+
+
+def test_a_role_is_needed_and_a_registration(story: Story) -> None:
+    words = (
+        "dataset",
+        "register",
+        story.folder / "schema.json",
+        "--schema",
+        story.folder / "schema.json",
+        "--name",
+        "x",
+    )
+    shutil.copy(story.folder / "schema.json", story.folder / "x.csv")
+    words = (*words[:2], story.folder / "x.csv", *words[3:])
+    assert story("officer", *words, code=1)["error"]["code"] == "PolicyRefused"
+    stranger = ("--key", story.folder / "op-owner", "--node", story.folder / "bank.peer", "--json")
+    assert story.run(*stranger, "job", "list", code=1)["error"]["code"] == "Unauthenticated"
+
+
+def test_an_approval_is_asked_for(story: Story, scenario: str) -> None:
+    assert "--yes" in story("bank-owner", "scenario", "approve", scenario, code=1)["error"]["next_step"]
+    shown = story("bank-owner", "scenario", "show", scenario)
+    assert shown["approved_by"] == ["bank", "operator", "witness"]
+    assert shown["scenario"]["purpose"] == "how many customers"
+    assert [listed["digest"] for listed in story("op-owner", "scenario", "list")] == [scenario]
+
+
+def test_a_plan_says_who_learns_what_in_both_languages(story: Story, scenario: str) -> None:
+    words = ("job", "plan", story.folder / "job.toml", "--set", f"scenario={scenario}", "--set", "request=plan")
+    plan = story("officer", *words)
+    assert {reveal["party"] for reveal in plan["reveals"]} >= {"bank", "operator"}
+    assert all(reveal["what"] and reveal["what_zh"] for reveal in plan["reveals"])
+    assert plan["engine"] == "ecdh-x25519"
+    listed = story("officer", "job", "list")
+    assert plan["job_id"] not in [job["job_id"] for job in listed]
+
+
+def test_the_result_is_opened_checked_and_kept(story: Story, released: dict[str, Any], run: Any) -> None:
+    bank = story.folder / "bank.trust"
+    out = story.folder / "out"
+    result = story("officer", "job", "result", released["job_id"], "--out", out, "--trust", bank)
+    assert result["verified"] is True
+    assert result["outputs"] == {"aligned": {"aligned": SHARED}}
+    assert json.loads((out / "aligned.json").read_text()) == {"aligned": SHARED}
+    proven = run("audit", "verify", out / "receipt.txt", "--trust", bank, "--json").json
+    assert (proven["verified"], proven["cosigned_by"]) == (True, ["witness"])
+    assert proven["entry"]["job_id"] == released["job_id"]
+    assert proven["entry"]["plan_digest"] == released["plan_digest"]
+    alone = subprocess.run([sys.executable, verify_receipt.__file__, out / "receipt.txt", bank], check=False)
+    assert alone.returncode == 0
+    text = (out / "receipt.txt").read_bytes()
+    (out / "forged.txt").write_bytes(text.replace(b"\nindex ", b"\nindex 1", 1))
+    assert run("audit", "verify", out / "forged.txt", "--trust", bank).code == 1
+    other = run("audit", "verify", out / "receipt.txt", "--trust", story.folder / "operator.trust")
+    assert other.code == 1
+    assert story("officer", "job", "result", released["job_id"], "--out", out, code=1)["error"]  # never overwritten
+
+
+def test_only_the_recipient_gets_it(story: Story, released: dict[str, Any]) -> None:
+    words = ("job", "result", released["job_id"], "--out", story.folder / "stolen")
+    assert story("bank-owner", *words, code=1)["error"]["code"] in ("PolicyRefused", "NotFound")
+    assert not (story.folder / "stolen").exists()
+
+
+def test_every_party_s_log_tells_of_the_job(story: Story, released: dict[str, Any]) -> None:
+    view = story("officer", "job", "show", released["job_id"], "--trail")
+    assert {entry["party"] for entry in view["trail"]} == {"bank", "operator"}
+    for person in ("bank-owner", "op-owner"):
+        entries = story(person, "audit", "entries", "--job", released["job_id"])
+        assert {entry["plan_digest"] for entry in entries} == {released["plan_digest"]}
+        assert {"admitted", "released"} <= {entry["what"] for entry in entries}
+        head = story(person, "audit", "checkpoint")
+        assert (head["origin"], head["size"] > entries[-1]["index"]) == (PEOPLE[person][0], True)
+
+
+def test_what_went_wrong_is_told_in_the_asked_language(story: Story, scenario: str) -> None:
+    words = [sys.executable, "-m", "sandbox", "--key", story.folder / "officer", "--node", story.folder / "bank.peer"]
+    done = subprocess.run(
+        [*words, "--lang", "zh", "job", "show", "0" * 32], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "参与方: bank" in done.stderr
+    assert "原因: 不存在或无权查看" in done.stderr
+
+
+def test_a_version_is_destroyed_with_a_receipt(story: Story, run: Any) -> None:
+    (story.folder / "old.csv").write_text("id,v\na,1\n")
+    words = ("dataset", "register", story.folder / "old.csv", "--schema", story.folder / "schema.json", "--name", "old")
+    entry = story("bank-owner", *words)
+    receipt = story.folder / "destroyed.txt"
+    destroy = ("dataset", "destroy", entry["code"], entry["version"], "--receipt", receipt)
+    story("bank-owner", *destroy, code=1)  # nobody said yes
+    assert not receipt.exists()
+    assert story("bank-owner", *destroy, "--yes")["state"] == "destroyed"
+    proven = run("audit", "verify", receipt, "--trust", story.folder / "bank.trust", "--json").json
+    assert proven["entry"]["what"] == "destroyed"
+    assert (
+        story("bank-owner", *destroy[:-1], story.folder / "again.txt", "--yes", code=1)["error"]["code"] == "WrongState"
+    )
+    assert not (story.folder / "again.txt").exists()
