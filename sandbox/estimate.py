@@ -29,7 +29,8 @@ _NOTES = {
 
 def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int) -> PlanView:
     """Return the plan as its submitter sees it before the run; counts of people rounded."""
-    rows = rounded(_rows(conn, plan, spec), round_to)
+    people = _rows(conn, plan, spec)
+    rows = people if people == 1 else rounded(people, round_to)
     steps = spec.kind.steps if isinstance(spec.kind, TrainSpec) else 1
     scenario = book.application(conn, plan.scenario_digest)
     fields = sum(len(party.fields) for party in plan.parties if party.role is PartyRole.RIGHT)

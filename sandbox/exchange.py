@@ -89,7 +89,6 @@ class Exchange:
             async with self.links.job(job.job_id, job.parties, stage) as connections:
                 try:
                     yield Wires(self, job, connections, warm)
-                    await connections.finish()
                 except SandboxError as error:
                     await connections.abort(self.failure(error, stage()))
                     raise
@@ -237,11 +236,19 @@ class Wires:
                 await self._ledger.keep(self._job, f"share-from-{sender}", share)
 
     async def trail(self) -> None:
-        """Tell the others what was entered here, and keep what they say."""
-        await self._connections.broadcast("trail", wire.encode(await self._ledger.own_trail(self._job)))
-        for party in self._others:
-            report = wire.decode(TrailReport, await self._connections.recv(party, "trail", TRAIL_S))
-            await self._ledger.their_trail(self._job, party, report)
+        """Tell the others what was entered here, and keep what they say.
+
+        The job is released by now: a party that breaks off here leaves its trail out, and takes nothing back.
+        """
+        own = await self._ledger.own_trail(self._job)
+        try:
+            await self._connections.broadcast("trail", wire.encode(own))
+            for party in self._others:
+                report = wire.decode(TrailReport, await self._connections.recv(party, "trail", TRAIL_S))
+                await self._ledger.their_trail(self._job, party, report)
+            await self._connections.finish()
+        except SandboxError as error:
+            log.warning("job %s is released, its trail is not whole: %s", self._job.job_id, error)
 
     # --- workers ----------------------------------------------------------------------------------------------------
 

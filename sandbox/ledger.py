@@ -39,6 +39,7 @@ from sandbox.errors import (
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
 from sandbox.model import (
+    ENDED,
     Acceptance,
     ApplicantScore,
     Call,
@@ -318,6 +319,8 @@ class Ledger:
 
         def end(conn: Connection) -> None:
             now = record.read(conn, job.job_id).state
+            if now in ENDED:
+                return  # what ended stays as it ended
             then = _ENDS.get(type(error), State.FAILED)
             if now is State.ADMITTED and then is State.REFUSED:
                 then = State.FAILED

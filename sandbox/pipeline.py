@@ -163,6 +163,8 @@ class Pipeline:
     ) -> Job:
         """Policy, reservation, row and entry: one transaction."""
         ledger = self._ledger
+        if record.known_body(conn, job_id) is not None:
+            raise AlreadyExists(tell="this job is known here already", hint="submit again with a new request id")
         facts = ledger.facts(conn, call, submission.spec, choices)
         plan = admit(submission.spec, job_id, signed.digest("call", call), facts, choices)
         if proposed:
@@ -221,8 +223,8 @@ class Pipeline:
             if job.plan.recipient_node == ledger.node_id:
                 async with self._stage(job, live, "deliver", wires):
                     await self._deliver(job, raw)
-            await wires.trail()
             await ledger.close(job, State.RELEASED)
+            await wires.trail()
 
     async def _deliver(self, job: Job, raw: RawResult) -> None:
         """Seal what the gate lets out to the recipient, under a receipt another party co-signed."""

@@ -184,7 +184,10 @@ def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
         query = query.where(jobs.c.submitter == submitter)
     if after:
         start = _row(conn, after)
-        query = query.where(jobs.c.created_ms < start.created_ms)
+        query = query.where(
+            (jobs.c.created_ms < start.created_ms)
+            | ((jobs.c.created_ms == start.created_ms) & (jobs.c.job_id > start.job_id))
+        )
     return [found for (found,) in conn.execute(query.order_by(jobs.c.created_ms.desc(), jobs.c.job_id).limit(limit))]
 
 

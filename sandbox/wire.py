@@ -170,4 +170,7 @@ def _write(message: Any, name: str, value: Any, hint: Any) -> None:
         getattr(message, name).CopyFrom(to_proto(value))
         getattr(message, name).SetInParent()
     else:
-        setattr(message, name, value)
+        try:
+            setattr(message, name, value)
+        except (TypeError, ValueError):  # out of range, of another type, or text that is no Unicode
+            raise InvalidSpec(tell=f"{message.DESCRIPTOR.name}.{name} does not fit its message") from None

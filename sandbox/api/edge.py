@@ -75,7 +75,11 @@ class Edge:
         call = signed.verify(caller.key, "call", envelope, Call)
         self._check(call, method, certificate, context)
         if not roles & caller.roles:
-            raise PolicyRefused(f"{caller.name} lacks a role for {method}", tell="your key has no role for this call")
+            raise PolicyRefused(
+                f"{caller.name} lacks a role for {method}",
+                tell="your key has no role for this call",
+                hint="ask this node's operator for the role (sandbox key register --role)",
+            )
         return Request(
             caller, wire.decode(shape, call.body), envelope, lambda conn: self._remember(conn, envelope, call)
         )

@@ -5,6 +5,8 @@ Not here:  what a command does (one module a noun), how answers look (``screen``
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,4 +45,7 @@ for group in (peer, key, dataset, scenario, job, consent, audit, request):
 
 def main() -> None:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Chinese still gets its message
     app()

@@ -23,7 +23,6 @@ app = typer.Typer(name="job", help="Jobs: plan, submit, follow, fetch. 作业提
 
 Document = Annotated[Path, typer.Argument(help="The job, in TOML or JSON.", exists=True, dir_okay=False)]
 JobId = Annotated[str, typer.Argument(help="32 hexadecimal digits.")]
-ROWS = 5  # of a table, shown on the screen
 
 
 @command(app, "plan", needs=CLIENT)
@@ -127,7 +126,7 @@ def result(
         "job_id": outcome.job_id,
         "files": _store(outcome, out),
         "verified": believed is not None,
-        "outputs": {name: _preview(value, session.as_json) for name, value in outcome.outputs.items()},
+        "outputs": {name: _outline(value) for name, value in outcome.outputs.items()},
     }
 
 
@@ -169,9 +168,6 @@ def _store(outcome: Outcome, folder: Path) -> list[Path]:
     return made
 
 
-def _preview(value: Any, as_json: bool) -> Any:
-    """Return a report whole; of a table its size, and for a person its first rows."""
-    if isinstance(value, dict):
-        return value
-    size = {"rows": len(value), "columns": list(value.columns)}
-    return size if as_json else {**size, "first": value.head(ROWS).to_dict("records")}
+def _outline(value: Any) -> Any:
+    """Return a report whole; of a table only its size: rows are about persons, and screens are recorded."""
+    return value if isinstance(value, dict) else {"rows": len(value), "columns": list(value.columns)}

@@ -16,6 +16,7 @@ from sandbox.client import specs
 from sandbox.client.audit import AuditCalls
 from sandbox.client.connection import Connection
 from sandbox.client.datasets import DatasetCalls
+from sandbox.client.files import read_file
 from sandbox.client.jobs import JobCalls
 from sandbox.client.scenarios import ScenarioCalls
 from sandbox.keyring import Person, load_person
@@ -38,7 +39,7 @@ class Client(JobCalls, DatasetCalls, ScenarioCalls, AuditCalls):
             passphrase: opens the key folder, where it is protected.
         """
         person = key if isinstance(key, Person) else load_person(key, passphrase)
-        card = node if isinstance(node, PeerCard) else signed.open_peer_card(signed.read_signed(node.read_bytes()))
+        card = node if isinstance(node, PeerCard) else signed.open_peer_card(signed.read_signed(read_file(node)))
         return cls(Connection(person, card))
 
     @property

@@ -49,9 +49,12 @@ class DatasetCalls:
             progress: called after every chunk.
         """
         if path.suffix not in (".parquet", ".csv"):
-            raise InvalidSpec(f"{path}: the name must end in .parquet or .csv")
+            raise InvalidSpec(tell=f"{path}: the name must end in .parquet or .csv")
         schema = schema_bytes(read_schema(schema_path))
-        digest, size = _digest(path)
+        try:
+            digest, size = _digest(path)
+        except OSError as error:
+            raise InvalidSpec(tell=f"{path} cannot be read: {error.strerror}", hint="check the path") from None
         body = DatasetRegistration(name, schema, path.name, size, digest, licence, retention_days)
         answer = self._line.upload(
             "CatalogService/RegisterDataset",

@@ -24,6 +24,7 @@ from sandbox import signed, wire
 from sandbox.catalog.registration import check_code
 from sandbox.catalog.schema import Schema, parse_schema
 from sandbox.client import specs
+from sandbox.client.files import read_file
 from sandbox.client.members import Table, open_document
 from sandbox.client.specs import Applicant
 from sandbox.errors import InvalidSpec
@@ -212,7 +213,7 @@ def _card(table: Table, name: str, base: Path) -> KeyCard:
 
 def _read_card(where: str, path: Path) -> KeyCard:
     try:
-        return signed.open_key_card(signed.read_signed(path.read_bytes()))
+        return signed.open_key_card(signed.read_signed(read_file(path)))
     except InvalidSpec as error:
         raise InvalidSpec(tell=f"{where}: {path} is not a key card: {error.tell}") from None
 

@@ -17,10 +17,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sandbox.client.files import read_file
 from sandbox.errors import InvalidSpec
 
 E = TypeVar("E", bound=IntEnum)
-MAX_FILE: Final = 1 << 20  # bytes
 _REQUIRED: Final = object()
 
 
@@ -82,11 +82,8 @@ class Table:
 
 def open_document(path: Path, values: Mapping[str, str]) -> Table:
     """Return the top table of the document in a file."""
-    data = path.read_bytes()
-    if len(data) > MAX_FILE:
-        raise InvalidSpec(tell=f"{path}: a document has at most {MAX_FILE} bytes")
     try:
-        text = data.decode("utf-8-sig")
+        text = read_file(path).decode("utf-8-sig")
         tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidSpec(tell=f"{path}: {error}") from None

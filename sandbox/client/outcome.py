@@ -16,9 +16,8 @@ import io
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from sandbox import signed, wire
@@ -31,6 +30,9 @@ from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.errors import IntegrityFailed, SandboxError
 from sandbox.keyring import Person
 from sandbox.model import Entry, Fact, Output, Result, ResultHead, Signed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DELIVERED = "delivered"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")  # these names become files: no dots, no slashes
@@ -95,6 +97,8 @@ def _check_committed(entry: Entry, result: Result) -> None:
 
 
 def _parse(output: Output) -> pd.DataFrame | dict[str, Any]:
+    import pandas as pd  # a quarter of a second, which commands without a result need not spend
+
     try:
         if output.format == "parquet":
             return pd.read_parquet(io.BytesIO(output.content))

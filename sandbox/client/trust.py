@@ -20,10 +20,9 @@ from sandbox import wire
 from sandbox.audit import receipt as receipts
 from sandbox.audit.checkpoint import Checkpoint, VerifierKey, has_cosignature
 from sandbox.audit.receipt import Receipt
+from sandbox.client.files import read_file
 from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.model import Entry
-
-MAX_FILE = 65_536  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +53,8 @@ class Trust:
     @classmethod
     def from_file(cls, path: Path) -> Trust:
         """Read a trust file."""
-        data = path.read_bytes()
-        if len(data) > MAX_FILE:
-            raise InvalidSpec(f"{path}: a trust file has at most {MAX_FILE} bytes")
         try:
-            return cls.from_text(data.decode("utf-8-sig"))
+            return cls.from_text(read_file(path).decode("utf-8-sig"))
         except UnicodeDecodeError:
             raise InvalidSpec(f"{path}: a trust file is UTF-8") from None
 

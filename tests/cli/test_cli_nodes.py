@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -234,6 +237,27 @@ def test_every_party_s_log_tells_of_the_job(story: Story, released: dict[str, An
         assert {"admitted", "released"} <= {entry["what"] for entry in entries}
         head = story(person, "audit", "checkpoint")
         assert (head["origin"], head["size"] > entries[-1]["index"]) == (PEOPLE[person][0], True)
+
+
+def test_other_programs_can_call_with_a_signed_request(story: Story, scenario: str, run: Any) -> None:
+    grpcurl = shutil.which("grpcurl", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if grpcurl is None:
+        pytest.skip("the program grpcurl is not installed")
+    folder, address = story.folder, story.nodes.cards["bank"].address
+    certificate = folder / "bank.crt"
+    run("peer", "show", folder / "bank.peer", "--certificate", certificate)
+    signed = story("officer", "request", "sign", "ScenarioService/ListScenarios", '{"limit": 5}')
+    keys = folder / "officer"
+    words = [grpcurl, "-cacert", certificate, "-cert", keys / "tls.crt", "-key", keys / "tls.key", "-authority", "bank"]
+    words += ["-d", "@", address, "sandbox.v1.ScenarioService/ListScenarios"]
+    first, second = (
+        subprocess.run(words, input=json.dumps(signed), capture_output=True, text=True, check=False) for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    [listed] = json.loads(first.stdout)["scenarios"]
+    assert base64.b64decode(listed["digest"]).hex() == scenario
+    assert second.returncode != 0  # one use
+    assert "Unauthenticated" in second.stderr
 
 
 def test_what_went_wrong_is_told_in_the_asked_language(story: Story, scenario: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from sandbox import wire
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import schema_bytes
 from sandbox.client import Applicant, issue_consent, job_from_file, scenario_from_toml
-from sandbox.errors import InvalidSpec
+from sandbox.errors import InvalidSpec, NotFound
 from sandbox.keyring import Person
 from sandbox.model import (
     BatchScore,
@@ -178,3 +179,13 @@ def test_files_lie_beside_the_document(files: Path) -> None:
     shutil.copy(EXAMPLES / "align.toml", files / "align.toml")
     spec, _ = job_from_file(files / "align.toml", {"scenario": DIGEST})
     assert isinstance(spec.kind, PsiSpec)
+
+
+def test_files_that_are_not_there_or_too_long_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match=re.escape(str(tmp_path / "none.toml"))):
+        job_from_file(tmp_path / "none.toml")
+    with pytest.raises(InvalidSpec, match="cannot be read"):
+        job_from_file(tmp_path)
+    (tmp_path / "long.toml").write_bytes(b"#" * ((1 << 20) + 1))
+    with pytest.raises(InvalidSpec, match="longer than"):
+        job_from_file(tmp_path / "long.toml")

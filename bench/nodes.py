@@ -1,0 +1,143 @@
+"""Real nodes for the benches: two datasets of made-up ids, registered and approved, and a person who may submit.
+
+    with started(folder, rows) as ready:
+        view = ready.client.wait(ready.align().job_id)
+
+The ids are those of ``psi_bare``: 18 digits, random order, half of them on both sides. The witness does not compute, so
+its Ray is never started.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sandbox import signed
+from sandbox.client import Client
+from sandbox.demo.nodes import LocalNodes
+from sandbox.model import (
+    Consent,
+    ConsentRule,
+    DatasetRef,
+    DatasetUse,
+    DatasetView,
+    JobKind,
+    JobView,
+    OutputClass,
+    OutputRule,
+    PriceTerms,
+    Quota,
+    Recipient,
+    Scenario,
+    VersionRule,
+)
+
+DAY_MS: Final = 86_400_000
+PEOPLE: Final = {
+    "officer": ("bank", ["submitter"]),
+    "bank-owner": ("bank", ["owner"]),
+    "operator-owner": ("operator", ["owner", "operator"]),
+    "regulator": ("witness", ["operator"]),
+}
+APPROVERS: Final = {"operator": "operator-owner", "bank": "bank-owner", "witness": "regulator"}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Nodes that wait for a job."""
+
+    nodes: LocalNodes
+    client: Client
+    digest: bytes
+    left: DatasetView
+    right: DatasetView
+
+    def align(self) -> JobView:
+        """Submit one alignment."""
+        return self.client.align(self.digest, _ref(self.left), _ref(self.right))
+
+
+@contextmanager
+def started(folder: Path, rows: int) -> Iterator[Ready]:
+    """Start nodes with ``rows`` ids a side; they are stopped on the way out."""
+    eager = {name: {"ray_start": "eager"} for name in ("operator", "bank")}
+    with LocalNodes(folder, eager) as nodes:
+        for name, (node, roles) in PEOPLE.items():
+            nodes.person(name, node, roles)
+        left = register(nodes, "bank", rows, 0)
+        right = register(nodes, "operator", rows, rows // 2)
+        digest = approve(nodes, left, right)
+        with nodes.client("officer", "bank") as client:
+            yield Ready(nodes, client, digest, left, right)
+
+
+def write_ids(path: Path, rows: int, first: int) -> None:
+    """Write ``rows`` made-up ids from ``first`` on, in random order, each with a number."""
+    order = np.random.default_rng(first).permutation(rows) + first
+    ids = pa.array(np.char.mod("99%016d", order))
+    pq.write_table(pa.table({"id": ids, "amount": np.arange(rows)}), path)
+
+
+def register(nodes: LocalNodes, node: str, rows: int, first: int) -> DatasetView:
+    """Upload and seal one side's ids."""
+    path, schema = nodes.folder / f"{node}.parquet", nodes.folder / f"{node}.schema.json"
+    write_ids(path, rows, first)
+    fields = [
+        {"name": name, "type": type_, "meaning": "made up", "grade": "L1"}
+        for name, type_ in (("id", "string"), ("amount", "integer"))
+    ]
+    schema.write_text(json.dumps({"key": ["id"], "fields": fields}))
+    try:
+        with nodes.client(f"{node}-owner", node) as client:
+            return client.register_dataset(path, schema, f"ids-{node}", licence="none: made up")
+    finally:
+        path.unlink()
+
+
+def approve(nodes: LocalNodes, left: DatasetView, right: DatasetView) -> bytes:
+    """File a scenario that allows many alignments, and have everybody approve it."""
+    now = signed.now_ms()
+    with nodes.client("officer", "bank") as bank:
+        officer = signed.open_key_card(bank.person.card)
+        scenario = Scenario(
+            name="bench",
+            merchant="Example Bank",
+            purpose="measuring",
+            applicant_key=officer.identity_key,
+            datasets=tuple(
+                DatasetUse(view.code, view.owner, VersionRule.EXACT, view.version, view.content_hash, ("id",), (), "")
+                for view in (left, right)
+            ),
+            kinds=(JobKind.PSI,),
+            outputs=(OutputRule(JobKind.PSI, "aligned", OutputClass.AGGREGATE, 10, 10, 1, 4096),),
+            recipient=Recipient("bank", officer.identity_key, officer.sealing.key),
+            operator="operator",
+            computing_parties=("witness",),
+            not_before_ms=now - DAY_MS,
+            not_after_ms=now + DAY_MS,
+            quota=Quota(10_000, 10_000, 10**12),
+            consent=Consent(ConsentRule.NONE, ConsentRule.NONE, ()),
+            score_step=5,
+            models_per_person=1,
+            price=PriceTerms("fujian-2024", "1", True),
+            accepts_simulated=False,
+            nonce=secrets.token_bytes(16),
+        )
+        digest = bank.apply_scenario(scenario).digest
+    for node, person in APPROVERS.items():
+        with nodes.client(person, node) as client:
+            client.approve_scenario(digest, node)
+    return digest
+
+
+def _ref(view: DatasetView) -> DatasetRef:
+    return DatasetRef(view.code, view.version)
