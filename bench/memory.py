@@ -1,14 +1,16 @@
-"""Peak memory of a node, by looking at its processes from outside.
+"""Memory and CPU time of nodes, by looking at their processes from outside.
 
-    ours    the node, Ray workers while they work for us, engine children with their helpers
+    ours    the node, Ray workers while they work for us, engine children with their guards and helpers
     ray     what Ray keeps for itself: cluster store, raylet, agents, monitors, idle workers
 
 Units:   MiB of resident memory, added up: pages that processes share count in each, so this is never too little.
-Shapes:  a process counts as Ray's by its command line. The sum is taken every ``PAUSE_S``; what is shorter is missed.
+         Seconds of CPU time, user and system, Ray's included.
+Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S``; what is shorter is missed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -17,7 +19,7 @@ from typing import Final, Self
 import psutil
 
 PAUSE_S: Final = 0.05
-_RAYS: Final = ("/ray/", "ray::IDLE", "raylet", "gcs_server")
+_RAYS: Final = frozenset({"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE"})
 
 
 class Memory:
@@ -61,15 +63,32 @@ class Memory:
                 self.ray[name] = max(self.ray[name], rays)
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return what a process, its descendants, and those of them that have ended have used."""
+    root = psutil.Process(pid)
+    total = 0.0
+    for process in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # its parent has it in its own sum by now
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def resident_mib(pid: int) -> int:
+    """Return the resident memory of one process."""
+    return round(psutil.Process(pid).memory_info().rss / 2**20)
+
+
 def _sizes(root: psutil.Process) -> tuple[float, float]:
     ours = rays = 0.0
     for process in [root, *root.children(recursive=True)]:
         try:
-            size, line = process.memory_info().rss / 2**20, " ".join(process.cmdline())
+            size, own = process.memory_info().rss / 2**20, process == root or not _is_rays(process)
         except psutil.NoSuchProcess:
             continue  # it ended between the list and the look
-        if process != root and any(mark in line for mark in _RAYS):
-            rays += size
-        else:
-            ours += size
+        ours, rays = (ours + size, rays) if own else (ours, rays + size)
     return ours, rays
+
+
+def _is_rays(process: psutil.Process) -> bool:
+    return process.name() in _RAYS or "/ray/" in " ".join(process.cmdline()[:4])

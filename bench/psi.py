@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from bench.memory import Memory
+from bench.memory import Memory, cpu_seconds
 from bench.nodes import Ready, started
 from bench.record import Figure, compared, median, record
 
@@ -59,20 +59,32 @@ def align(ready: Ready) -> tuple[float, dict[str, int]]:
 def measure(rows: int, runs: int, command: str) -> list[Figure]:
     """Run both in turn, then ours once more for its memory."""
     ours: list[float] = []
+    used: list[float] = []
     theirs: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder, started(Path(folder) / "nodes", rows) as ready:
+        roots = {name: ready.nodes.processes[name].pid for name in ("bank", "operator")}
         align(ready)
         for number in range(runs):
+            before = sum(map(cpu_seconds, roots.values()))
             taken, stages = align(ready)
             ours.append(taken)
+            used.append(sum(map(cpu_seconds, roots.values())) - before)
             theirs.append(bare(rows))
-            print(f"run {number + 1}: ours {taken:.2f} s {stages}, bare {theirs[-1]}", file=sys.stderr, flush=True)
-        roots = {name: ready.nodes.processes[name].pid for name in ("bank", "operator")}
+            print(f"run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {stages}, bare {theirs[-1]}", file=sys.stderr, flush=True)
         with Memory(roots) as memory:
             align(ready)
     case = f"{rows} x {rows}, {rows // 2} common"
     peer_s = median([run["result_s"] for run in theirs])
     time_s = compared("psi", f"{case}: submit to released", median(ours), PEER, peer_s, "s", command)
+    cpu_s = compared(
+        "psi",
+        f"{case}: CPU of both sides, Ray's included",
+        median(used),
+        PEER,
+        median([run["cpu_s"] for run in theirs]),
+        "s",
+        command,
+    )
     peak = compared(
         "psi",
         f"{case}: peak memory a node (node, busy Ray worker, engine child)",
@@ -83,7 +95,7 @@ def measure(rows: int, runs: int, command: str) -> list[Figure]:
         command,
     )
     rays = Figure("psi", f"{case}: Ray's own processes a node", memory.ray_mib, "MiB", command)
-    return [time_s, peak, rays]
+    return [time_s, cpu_s, peak, rays]
 
 
 def main(arguments: list[str] | None = None) -> None:

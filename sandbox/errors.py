@@ -33,6 +33,7 @@ class SandboxError(Exception):
     public: ClassVar[str] = "the request could not be served"
     public_zh: ClassVar[str] = "请求无法处理"
     next_step: ClassVar[str] = "ask the node's operator, quoting the job id"
+    next_step_zh: ClassVar[str] = "请联系节点运营方并提供作业编号"
 
     def __init__(self, detail: str = "", *, tell: str = "", party: str = "", stage: str = "", hint: str = "") -> None:
         """Args:
@@ -55,12 +56,19 @@ class SandboxError(Exception):
         """What the caller can do next."""
         return self._hint or self.next_step
 
+    @property
+    def hint_zh(self) -> str:
+        """The same in Chinese; where the hint is a particular one, with that beside it."""
+        own = self._hint if self._hint != self.next_step else ""
+        return f"{self.next_step_zh}（{own}）" if own else self.next_step_zh
+
 
 class InvalidSpec(SandboxError):
     """The request is wrong whatever the state of the system."""
 
     public, public_zh = "the request is malformed", "请求格式有误"
     next_step = "correct the request and submit it again"
+    next_step_zh = "更正请求后重新提交"
 
 
 class Unauthenticated(SandboxError):
@@ -68,6 +76,7 @@ class Unauthenticated(SandboxError):
 
     public, public_zh = "the request is not signed by a known key", "请求未由已登记的密钥签名"
     next_step = "check the key, its registration and this machine's clock (sandbox doctor)"
+    next_step_zh = "检查密钥、登记情况及本机时钟（sandbox doctor）"
 
 
 class PolicyRefused(SandboxError):
@@ -75,6 +84,7 @@ class PolicyRefused(SandboxError):
 
     public, public_zh = "the scenario does not allow this", "场景授权不允许此操作"
     next_step = "compare the request with the approved scenario (sandbox scenario list)"
+    next_step_zh = "对照已批准的场景检查请求（sandbox scenario list）"
 
 
 class BudgetSpent(SandboxError):
@@ -82,6 +92,7 @@ class BudgetSpent(SandboxError):
 
     public, public_zh = "the quota or consent is used up", "配额或授权已用完"
     next_step = "ask the data owners to amend the scenario, or the person for a new consent"
+    next_step_zh = "请数据方调整场景，或取得本人新的授权"
 
 
 class NotFound(SandboxError):
@@ -89,6 +100,7 @@ class NotFound(SandboxError):
 
     public, public_zh = "not found, or not yours", "不存在或无权查看"
     next_step = "check the identifier"
+    next_step_zh = "检查标识是否正确"
 
 
 class AlreadyExists(SandboxError):
@@ -96,6 +108,7 @@ class AlreadyExists(SandboxError):
 
     public, public_zh = "this identifier is already used for something else", "该标识已被占用"
     next_step = "choose a new request id"
+    next_step_zh = "更换请求编号"
 
 
 class WrongState(SandboxError):
@@ -103,6 +116,7 @@ class WrongState(SandboxError):
 
     public, public_zh = "not possible in the present state", "当前状态下不可执行"
     next_step = "look at the present state (sandbox job show)"
+    next_step_zh = "查看当前状态（sandbox job show）"
 
 
 class Unavailable(SandboxError):
@@ -110,6 +124,7 @@ class Unavailable(SandboxError):
 
     public, public_zh = "this node cannot do that at present", "本节点暂不具备所需条件"
     next_step = "run `sandbox doctor` on the node"
+    next_step_zh = "在节点上运行 sandbox doctor"
 
 
 class OutputWithheld(SandboxError):
@@ -117,6 +132,7 @@ class OutputWithheld(SandboxError):
 
     public, public_zh = "the result is too specific to be released", "结果过于具体，不予出域"
     next_step = "the data owners hold the reasons; change the question, not the wording"
+    next_step_zh = "原因由数据方保存；请调整问题本身"
 
 
 class PartyFailed(SandboxError):
@@ -124,6 +140,7 @@ class PartyFailed(SandboxError):
 
     public, public_zh = "another party ended the job", "其他参与方中止了作业"
     next_step = "ask the named party; submit again with a new request id"
+    next_step_zh = "联系所指参与方；以新的请求编号重新提交"
 
 
 class ProtocolFailed(SandboxError):
@@ -131,6 +148,7 @@ class ProtocolFailed(SandboxError):
 
     public, public_zh = "the computation was aborted", "计算已中止"
     next_step = "submit again with a new request id; if it recurs, call the named party"
+    next_step_zh = "以新的请求编号重新提交；若再次出现请联系所指参与方"
 
 
 class Cancelled(SandboxError):
@@ -138,6 +156,7 @@ class Cancelled(SandboxError):
 
     public, public_zh = "the job was cancelled", "作业已取消"
     next_step = "submit again with a new request id"
+    next_step_zh = "以新的请求编号重新提交"
 
 
 class DeadlinePassed(SandboxError):
@@ -145,6 +164,7 @@ class DeadlinePassed(SandboxError):
 
     public, public_zh = "a stage did not end in time", "作业阶段超时"
     next_step = "see the plan for the expected time; raise the deadline or ask the named party"
+    next_step_zh = "查看计划中的预计时间；延长期限或联系所指参与方"
 
 
 class IntegrityFailed(SandboxError):
@@ -152,6 +172,7 @@ class IntegrityFailed(SandboxError):
 
     public, public_zh = "an integrity check failed", "完整性校验失败"
     next_step = "stop, keep everything as it is, and call the auditor"
+    next_step_zh = "停止操作，保留现状，并联系审计方"
 
 
 class JobFailed(SandboxError):

@@ -171,6 +171,7 @@ class Failure:
     cause: Text
     cause_zh: Text
     next_step: Text
+    next_step_zh: Text = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,17 +160,14 @@ def _write(message: Any, name: str, value: Any, hint: Any) -> None:
     if len(options) > 1:
         oneof = message.DESCRIPTOR.oneofs_by_name[name]
         name = next(f.name for f in oneof.fields if f.message_type.name == type(value).__name__)
-    if isinstance(value, tuple):
-        for item in value:
-            if dataclasses.is_dataclass(item):
-                getattr(message, name).append(to_proto(item))
-            else:
-                getattr(message, name).append(item)
-    elif dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value):
         getattr(message, name).CopyFrom(to_proto(value))
         getattr(message, name).SetInParent()
-    else:
-        try:
+        return
+    try:
+        if isinstance(value, tuple):
+            getattr(message, name).extend(to_proto(item) if dataclasses.is_dataclass(item) else item for item in value)
+        else:
             setattr(message, name, value)
-        except (TypeError, ValueError):  # out of range, of another type, or text that is no Unicode
-            raise InvalidSpec(tell=f"{message.DESCRIPTOR.name}.{name} does not fit its message") from None
+    except (TypeError, ValueError):  # out of range, of another type, or text that is no Unicode
+        raise InvalidSpec(tell=f"{message.DESCRIPTOR.name}.{name} does not fit its message") from None

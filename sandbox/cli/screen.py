@@ -73,7 +73,8 @@ def show_error(error: SandboxError, lang: str) -> None:
     cause = told["cause"]
     if lang == "zh":
         cause = error.public_zh if cause == error.public else f"{error.public_zh}（{cause}）"
-    lines = {"party": told["party"], "stage": told["stage"], "cause": cause, "next_step": told["next_step"]}
+    next_step = error.hint_zh if lang == "zh" else told["next_step"]
+    lines = {"party": told["party"], "stage": told["stage"], "cause": cause, "next_step": next_step}
     for name, text in lines.items():
         if text:
             print(f"{labels[name]}: {cell(name, text)}", file=sys.stderr)

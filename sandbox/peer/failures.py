@@ -71,6 +71,7 @@ def failure_of(error: SandboxError, party: str, stage: str) -> Failure:
         cause=_clean(error.tell, _TEXT_LIMIT),
         cause_zh=_clean(error.public_zh, _TEXT_LIMIT),
         next_step=_clean(error.hint, _TEXT_LIMIT),
+        next_step_zh=_clean(error.hint_zh, _TEXT_LIMIT),
     )
 
 

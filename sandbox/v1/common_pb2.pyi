@@ -32,20 +32,22 @@ class Call(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., audience: _Optional[str] = ..., method: _Optional[str] = ..., body: _Optional[bytes] = ..., time_ms: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Failure(_message.Message):
-    __slots__ = ("code", "party", "stage", "cause", "cause_zh", "next_step")
+    __slots__ = ("code", "party", "stage", "cause", "cause_zh", "next_step", "next_step_zh")
     CODE_FIELD_NUMBER: _ClassVar[int]
     PARTY_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     CAUSE_FIELD_NUMBER: _ClassVar[int]
     CAUSE_ZH_FIELD_NUMBER: _ClassVar[int]
     NEXT_STEP_FIELD_NUMBER: _ClassVar[int]
+    NEXT_STEP_ZH_FIELD_NUMBER: _ClassVar[int]
     code: str
     party: str
     stage: str
     cause: str
     cause_zh: str
     next_step: str
-    def __init__(self, code: _Optional[str] = ..., party: _Optional[str] = ..., stage: _Optional[str] = ..., cause: _Optional[str] = ..., cause_zh: _Optional[str] = ..., next_step: _Optional[str] = ...) -> None: ...
+    next_step_zh: str
+    def __init__(self, code: _Optional[str] = ..., party: _Optional[str] = ..., stage: _Optional[str] = ..., cause: _Optional[str] = ..., cause_zh: _Optional[str] = ..., next_step: _Optional[str] = ..., next_step_zh: _Optional[str] = ...) -> None: ...
 
 class CertifiedKey(_message.Message):
     __slots__ = ("key", "signature")

@@ -38,7 +38,8 @@ def test_every_error_has_a_status() -> None:
 def test_failure_and_error_are_each_others_inverse(kind: type[SandboxError]) -> None:
     error = kind(f"private {CANARY}", tell="the count is 12", stage="align", hint="ask again")
     failure = failure_of(error, "gov", "train")
-    assert failure == Failure(kind.__name__, "gov", "align", "the count is 12", kind.public_zh, "ask again")
+    hint_zh = f"{kind.next_step_zh}（ask again）"
+    assert failure == Failure(kind.__name__, "gov", "align", "the count is 12", kind.public_zh, "ask again", hint_zh)
     back = error_of(wire.decode(Failure, wire.encode(failure)))
     assert type(back) is kind
     assert failure_of(back, "other", "other") == failure

@@ -1,0 +1,443 @@
+"""Scenario, admission, consent and quota: each refusal by its own words, and what is let through."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from core_builders import (
+    ALL,
+    BANK,
+    DAY,
+    FLOORS,
+    ISSUER,
+    JOB,
+    LEFT,
+    NOW,
+    OFFICER,
+    OTHER,
+    RIGHT,
+    facts,
+    psi,
+    scenario,
+    standing,
+)
+from sqlalchemy import select
+
+from sandbox import signed, wire
+from sandbox.crypto.envelope import seal_to
+from sandbox.crypto.sm2 import PrivateKey
+from sandbox.crypto.sm3 import tagged
+from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, SandboxError, Unavailable
+from sandbox.model import (
+    ApplicantInput,
+    ApplicantScore,
+    BatchScore,
+    ConsentRule,
+    ConsentToken,
+    DatasetRef,
+    JobKind,
+    JobSpec,
+    OutputClass,
+    OutputRule,
+    PartyRole,
+    Plan,
+    PriceTerms,
+    PsiEngine,
+    PsiSpec,
+    Quota,
+    Scenario,
+    ScoreScope,
+    ScoreSpec,
+    SealedInput,
+    State,
+    TrainSpec,
+)
+from sandbox.policy import quota
+from sandbox.policy.admit import REFUSALS, Choices, Earlier, Facts, OwnDataset, Used, admit, agree, rows_needed
+from sandbox.policy.consent import commitment, open_subject
+from sandbox.policy.scenario import check, coefficient, required
+from sandbox.store import Store, consents, usage
+
+ONE = scenario()
+BANK_USE, OPERATOR_USE = ONE.datasets
+ALIGNED, TRAINING, METRICS, SCORES = ONE.outputs
+
+
+# --- the application ------------------------------------------------------------------------------------------------
+
+
+def uses(**changes: Any) -> dict[str, Any]:
+    return {"datasets": (replace(BANK_USE, **changes), OPERATOR_USE)}
+
+
+def outputs(rule: OutputRule, **changes: Any) -> dict[str, Any]:
+    return {"outputs": (*(r for r in ONE.outputs if r is not rule), replace(rule, **changes))}
+
+
+BROKEN: list[tuple[dict[str, Any], str]] = [
+    ({"datasets": ()}, "datasets must name one to eight"),
+    ({"datasets": tuple(replace(BANK_USE, version=n) for n in range(1, 10))}, "datasets must name one to eight"),
+    ({"datasets": (BANK_USE, BANK_USE)}, "datasets names one twice"),
+    ({"recipient": replace(ONE.recipient, node_id="witness")}, "recipient.node_id must be"),
+    ({"computing_parties": ("operator",)}, "computing_parties must not own"),
+    (uses(version=0), "datasets.bank-loans.version"),
+    (uses(key=()), "datasets.bank-loans.key"),
+    (uses(key=("id", "id")), "datasets.bank-loans.key"),
+    (uses(fields=("income", "income")), "datasets.bank-loans.fields names one twice"),
+    (uses(fields=("income", "id")), "datasets.bank-loans.fields must not repeat"),
+    (uses(fields=("income", "bad")), "datasets.bank-loans.fields must not repeat"),
+    ({"kinds": ()}, "kinds must name"),
+    ({"kinds": (*ONE.kinds, JobKind.PSI)}, "kinds must name"),
+    (uses(label=""), "datasets must name one label"),
+    ({"datasets": (BANK_USE, replace(OPERATOR_USE, label="late2"))}, "datasets must name one label"),
+    ({"computing_parties": ()}, "computing_parties must name a third party"),
+    ({"kinds": (JobKind.PSI, JobKind.SCORE)}, "outputs.training is of a kind"),
+    (outputs(ALIGNED, name="rows"), "outputs.rows is not an output"),
+    (outputs(ALIGNED, class_=OutputClass.REPORT), "outputs.aligned is not an output"),
+    ({"outputs": (*ONE.outputs, ALIGNED)}, "outputs.aligned is named twice"),
+    ({"outputs": ()}, "outputs must name"),
+    (outputs(ALIGNED, min_group=9), "outputs.aligned.min_group is below 10"),
+    (outputs(METRICS, round_to=9), "outputs.metrics.round_to is below 10"),
+    (outputs(SCORES, max_rows=0), "outputs.scores.max_rows"),
+    (outputs(SCORES, max_bytes=0), "outputs.scores.max_bytes"),
+    ({"not_after_ms": ONE.not_before_ms}, "not_after_ms must follow"),
+    ({"not_after_ms": ONE.not_before_ms + 4 * 366 * DAY}, "not_after_ms must follow"),
+    ({"quota": Quota(0, 1, 1)}, "quota.calls_per_day"),
+    ({"quota": Quota(1, 0, 1)}, "quota.calls_total"),
+    ({"quota": Quota(1, 1, 0)}, "quota.rows_total"),
+    ({"score_step": 4}, "score_step is finer than 5"),
+    ({"models_per_person": 0}, "models_per_person"),
+    ({"consent": replace(ONE.consent, single=ConsentRule.HELD_LETTER)}, "consent.single must be TOKEN"),
+    ({"consent": replace(ONE.consent, batch=ConsentRule.NONE)}, "consent.batch must not be NONE"),
+    ({"consent": replace(ONE.consent, issuers=())}, "consent.issuers must name"),
+    ({"price": PriceTerms("fujian-2024", "1.5", False)}, "price.coefficient"),
+    ({"price": PriceTerms("fujian-2024", "1e0", False)}, "price.coefficient"),
+    ({"price": PriceTerms("fujian-2024", "1\n", False)}, "price.coefficient"),
+    ({"price": PriceTerms("fujian-2024", "-0.1", False)}, "price.coefficient"),
+]
+
+
+def test_a_whole_scenario_passes() -> None:
+    check(ONE, FLOORS)
+    assert required(ONE) == {"bank", "operator", "witness"}
+    assert coefficient(replace(ONE, price=PriceTerms("fujian-2024", "0.25", False))) == Decimal("0.25")
+
+
+@pytest.mark.parametrize(("changes", "told"), BROKEN, ids=[f"{n}-{told[:30]}" for n, (_, told) in enumerate(BROKEN)])
+def test_a_scenario_that_could_not_run_or_asks_too_much_is_refused_by_field(changes: Any, told: str) -> None:
+    with pytest.raises(InvalidSpec) as refusal:
+        check(scenario(**changes), FLOORS)
+    assert told in refusal.value.tell
+
+
+@pytest.mark.parametrize("where", ["applicant_key", "recipient.identity_key", "recipient.sealing_key", "issuers"])
+def test_a_key_that_is_no_point_is_refused(where: str) -> None:
+    off = b"\4" + bytes(63) + b"\1"
+    changed = {
+        "applicant_key": {"applicant_key": off},
+        "recipient.identity_key": {"recipient": replace(ONE.recipient, identity_key=off)},
+        "recipient.sealing_key": {"recipient": replace(ONE.recipient, sealing_key=off)},
+        "issuers": {"consent": replace(ONE.consent, issuers=(off,))},
+    }[where]
+    with pytest.raises(InvalidSpec):
+        check(scenario(**changed), FLOORS)
+
+
+def test_where_a_scenario_stands() -> None:
+    assert standing().state(NOW) == "active"
+    assert standing(approved_by={"bank": False}).state(NOW) == "awaiting"
+    assert standing(approved_by={"bank": False}).awaiting() == {"operator", "witness"}
+    assert standing().state(ONE.not_before_ms - 1) == "awaiting"
+    assert standing().state(ONE.not_before_ms) == "active"
+    assert standing().state(ONE.not_after_ms - 1) == "active"
+    assert standing().state(ONE.not_after_ms) == "expired"
+    assert standing(revoked=True).state(NOW) == "revoked"
+    assert standing(revoked=True, approved_by={}).state(ONE.not_after_ms) == "revoked"
+
+
+# --- admission ------------------------------------------------------------------------------------------------------
+
+
+def plan_of(spec: JobSpec | None = None, known: Facts | None = None, choices: Choices = BANK) -> Plan:
+    return admit(spec or psi(), JOB, b"D" * 32, known or facts(), choices)
+
+
+def earlier(kind: JobKind, **changes: Any) -> Earlier:
+    done = Earlier(kind, State.RELEASED, plan_of(), 480)
+    return replace(done, **changes)
+
+
+TRAIN = JobSpec("t", b"S" * 32, TrainSpec("cd" * 16, 30, 20, b"seed", 1000))
+BATCH = JobSpec("b", b"S" * 32, ScoreSpec("ef" * 16, BatchScore(ScoreScope.HOLDOUT)))
+SINGLE = JobSpec("s", b"S" * 32, ScoreSpec("ef" * 16, ApplicantScore(bytes(32))))
+ALIGNED_JOB, MODEL_JOB = earlier(JobKind.PSI), earlier(JobKind.TRAIN)
+
+
+def held(**changes: Any) -> Facts:
+    return facts(standing=standing(scenario=scenario(**changes)))
+
+
+REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
+    ("unknown", psi(), facts(standing=None), BANK),
+    ("awaiting", psi(), facts(standing=standing(approved_by={"bank": True})), BANK),
+    ("awaiting", psi(), facts(now_ms=ONE.not_before_ms - 1), BANK),
+    ("expired", psi(), facts(now_ms=ONE.not_after_ms), BANK),
+    ("revoked", psi(), facts(standing=standing(revoked=True)), BANK),
+    ("submitter", psi(), facts(submitter=OTHER.public.to_bytes()), BANK),
+    ("submitter", psi(), facts(submitter=b""), BANK),
+    ("kind", TRAIN, replace(held(kinds=(JobKind.PSI,), outputs=(ALIGNED,)), earlier=ALIGNED_JOB), BANK),
+    ("kind", psi(), held(outputs=(TRAINING, METRICS, SCORES)), BANK),
+    ("dataset", psi(kind=PsiSpec(LEFT, DatasetRef("people", 3), PsiEngine.AUTO)), facts(), BANK),
+    ("dataset", psi(), facts(own={LEFT: OwnDataset(b"X" * 32, 600, True)}), BANK),
+    ("proposer", psi(kind=PsiSpec(RIGHT, LEFT, PsiEngine.AUTO)), facts(), BANK),
+    ("proposer", psi(), facts(), Choices("operator")),
+    ("proposer", psi(kind=PsiSpec(LEFT, LEFT, PsiEngine.AUTO)), facts(), BANK),
+    ("label", TRAIN, replace(held(datasets=(replace(BANK_USE, label=""), OPERATOR_USE)), earlier=ALIGNED_JOB), BANK),
+    ("earlier", TRAIN, facts(), BANK),
+    ("earlier", TRAIN, facts(earlier=MODEL_JOB), BANK),
+    ("earlier", BATCH, facts(earlier=ALIGNED_JOB), BANK),
+    ("earlier", TRAIN, facts(earlier=replace(ALIGNED_JOB, state=State.RUNNING)), BANK),
+    (
+        "earlier",
+        TRAIN,
+        facts(earlier=replace(ALIGNED_JOB, plan=replace(ALIGNED_JOB.plan, scenario_digest=b"X" * 32))),
+        BANK,
+    ),
+    ("models", BATCH, facts(earlier=MODEL_JOB, used=Used(0, 0, 0, frozenset({"a", "b"}))), BANK),
+    ("recipient", psi(), held(recipient=replace(ONE.recipient, node_id="operator")), BANK),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "known", "choices"), REFUSED, ids=[f"{n}-{c[0]}" for n, c in enumerate(REFUSED)]
+)
+def test_each_refusal_has_its_fixed_wording(name: str, spec: JobSpec, known: Facts, choices: Choices) -> None:
+    with pytest.raises(PolicyRefused) as refusal:
+        plan_of(spec, known, choices)
+    assert refusal.value.tell == REFUSALS[name]
+
+
+def test_every_wording_is_used() -> None:
+    assert {name for name, *_ in REFUSED} == set(REFUSALS)
+    assert len(set(REFUSALS.values())) == len(REFUSALS)
+
+
+def test_a_plan_says_exactly_what_will_run() -> None:
+    plan = plan_of()
+    assert [(p.node_id, p.role, p.dataset, p.content_hash, p.fields) for p in plan.parties] == [
+        ("bank", PartyRole.LEFT, LEFT, b"L" * 32, ("income",)),
+        ("operator", PartyRole.RIGHT, RIGHT, b"R" * 32, ("late",)),
+    ]
+    assert (plan.job_id, plan.proposer, plan.kind, plan.engine) == (JOB, "bank", JobKind.PSI, "rr22")
+    assert (plan.outputs, plan.deadline_s, plan.time_ms, plan.recipient_node) == ((ALIGNED,), 900, NOW, "bank")
+    assert (plan.scenario_digest, plan.submission_digest) == (b"S" * 32, b"D" * 32)
+    assert {r.party for r in plan.reveals} == {"bank", "operator", "recipient"}
+
+
+def test_training_brings_the_third_party_and_one_person_no_metrics() -> None:
+    train = plan_of(TRAIN, facts(earlier=ALIGNED_JOB))
+    assert [(p.node_id, p.role) for p in train.parties][2:] == [("witness", PartyRole.COMPUTE)]
+    assert [rule.name for rule in plan_of(BATCH, facts(earlier=MODEL_JOB)).outputs] == ["metrics", "scores"]
+    assert [rule.name for rule in plan_of(SINGLE, facts(earlier=MODEL_JOB)).outputs] == ["scores"]
+
+
+def test_the_computing_party_believes_the_datasets_the_owners_will_check() -> None:
+    third = facts(node_id="witness", own={})
+    plan = plan_of(TRAIN, third, Choices("bank", "aby3", 900, NOW, (LEFT, RIGHT)))
+    assert plan == plan_of(TRAIN, facts(earlier=ALIGNED_JOB))
+    with pytest.raises(PolicyRefused, match=REFUSALS["dataset"]):
+        plan_of(TRAIN, third, Choices("bank", "aby3", 900, NOW, (LEFT,)))
+    with pytest.raises(PolicyRefused, match=REFUSALS["earlier"]):  # an owner believes nobody
+        plan_of(TRAIN, facts(), Choices("bank", "aby3", 900, NOW, (LEFT, RIGHT)))
+
+
+def test_quotas_hold_to_the_last_call_and_row() -> None:
+    limits = ONE.quota
+    plan_of(known=facts(used=Used(limits.calls_per_day - 1, limits.calls_total - 1, 10_000 - 600, frozenset())))
+    for used in (Used(5, 5, 0, frozenset()), Used(0, 20, 0, frozenset()), Used(0, 0, 10_000 - 599, frozenset())):
+        with pytest.raises(BudgetSpent, match="used up"):
+            plan_of(known=facts(used=used))
+    known_model = facts(earlier=MODEL_JOB, used=Used(0, 0, 0, frozenset({"a", "ef" * 16})))
+    assert plan_of(BATCH, known_model).kind is JobKind.SCORE  # a model used before counts once
+
+
+def test_rows_needed_are_those_of_this_node() -> None:
+    assert rows_needed(psi(), facts()) == 600
+    assert rows_needed(TRAIN, facts(earlier=ALIGNED_JOB)) == 480
+    assert rows_needed(BATCH, facts(earlier=MODEL_JOB)) == 480
+    assert rows_needed(SINGLE, facts(earlier=MODEL_JOB)) == 1
+
+
+def test_engines_are_chosen_best_first_and_never_silently_replaced() -> None:
+    slow = {"rr22": "spu is not installed", "ecdh-x25519": ""}
+    assert plan_of(known=facts(engines=slow)).engine == "ecdh-x25519"
+    assert plan_of(psi(PsiEngine.ECDH_X25519)).engine == "ecdh-x25519"
+    with pytest.raises(Unavailable, match="rr22 cannot run at bank: spu is not installed"):
+        plan_of(psi(PsiEngine.RR22), facts(engines=slow))
+    with pytest.raises(Unavailable, match="rr22 cannot run"):  # the proposer chose; this node lacks it
+        plan_of(psi(), facts(engines=slow), Choices("bank", "rr22"))
+    with pytest.raises(PartyFailed, match="does not allow the proposed engine"):
+        plan_of(psi(PsiEngine.ECDH_X25519), facts(), Choices("bank", "rr22"))
+
+
+def test_a_dataset_that_is_gone_is_unavailable_whoever_asks() -> None:
+    for own in ({}, {LEFT: OwnDataset(b"L" * 32, 600, False)}):
+        with pytest.raises(Unavailable) as refusal:
+            plan_of(known=facts(own=own))
+        assert refusal.value.tell == "dataset bank-loans version 1 is not available"
+        assert "ask the data owner" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (replace(TRAIN, kind=TrainSpec("cd" * 16, 0, 20, b"s", 0)), "train.steps"),
+        (replace(TRAIN, kind=TrainSpec("cd" * 16, 501, 20, b"s", 0)), "train.steps"),
+        (replace(TRAIN, kind=TrainSpec("cd" * 16, 30, 4, b"s", 0)), "train.holdout_percent"),
+        (replace(TRAIN, kind=TrainSpec("cd" * 16, 30, 51, b"s", 0)), "train.holdout_percent"),
+        (replace(TRAIN, kind=TrainSpec("cd" * 16, 30, 20, b"s", 1_000_001)), "train.l2_micro"),
+        (replace(TRAIN, deadline_s=86_401), "deadline_s"),
+    ],
+)
+def test_parameters_out_of_range_are_named(spec: JobSpec, field: str) -> None:
+    with pytest.raises(InvalidSpec, match=field):
+        plan_of(spec, facts(earlier=ALIGNED_JOB))
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Plan)])
+def test_any_difference_between_own_and_proposed_plan_is_a_disagreement(name: str) -> None:
+    plan = plan_of()
+    agree(plan, plan, "bank")
+    value = getattr(plan, name)
+    other: Any = {str: "z", bytes: b"z", int: 7, tuple: ()}.get(type(value), JobKind.TRAIN)
+    with pytest.raises(PartyFailed) as refusal:
+        agree(plan, replace(plan, **{name: other}), "bank")
+    assert (refusal.value.tell, refusal.value.party) == ("disagrees on the plan", "bank")
+    assert name in str(refusal.value)
+
+
+# --- consent --------------------------------------------------------------------------------------------------------
+
+NODE = PrivateKey.generate()
+DIGEST, OPENING, PERSON = b"S" * 32, b"o" * 32, "110101199001010000"
+
+
+def opened(
+    content: dict[str, Any] | None = None,
+    token: dict[str, Any] | None = None,
+    *,
+    issuer: PrivateKey = ISSUER,
+    committed: bytes = b"",
+    party: str = "operator",
+    times: int = 1,
+    at: int = NOW,
+    spoil: Callable[[bytes], bytes] = bytes,
+) -> tuple[str, bytes]:
+    """Open an applicant's input of one's own making, changed as asked."""
+    whole = {"subject_id": PERSON, "scenario_digest": DIGEST, "purpose": ONE.purpose, "not_after_ms": NOW + 1}
+    consent = signed.sign(issuer, "consent", ConsentToken(**{**whole, "nonce": b"n" * 16, **(token or {})}))
+    fields = {"subject_id": PERSON, "opening": OPENING, "consent": consent, **(content or {})}
+    committed = committed or commitment(fields["subject_id"], OPENING)
+    sealed = seal_to(NODE.public, wire.encode(ApplicantInput(**fields)), tagged("applicant", committed))
+    inputs = (SealedInput(party, spoil(sealed)),) * times
+    return open_subject(NODE, "operator", inputs, committed, ONE, DIGEST, at)
+
+
+def flipped(sealed: bytes) -> bytes:
+    return sealed[:-1] + bytes([sealed[-1] ^ 1])
+
+
+def test_a_good_consent_names_the_person_and_its_nonce() -> None:
+    assert opened() == (PERSON, b"n" * 16)
+
+
+TAMPERED = signed.sign(ISSUER, "consent", ConsentToken(PERSON, DIGEST, ONE.purpose, NOW + 1, b"n" * 16))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        ({"party": "bank"}, InvalidSpec, "one sealed input for operator"),
+        ({"times": 2}, InvalidSpec, "one sealed input for operator"),
+        ({"spoil": flipped}, InvalidSpec, "does not open"),
+        ({"committed": commitment(PERSON, b"x" * 32)}, InvalidSpec, "does not fit the commitment"),
+        ({"content": {"subject_id": "somebody"}}, PolicyRefused, "another person's"),
+        ({"token": {"subject_id": "somebody"}}, PolicyRefused, "another person's"),
+        ({"token": {"scenario_digest": b"X" * 32}}, PolicyRefused, "another scenario or purpose"),
+        ({"token": {"purpose": "advertising"}}, PolicyRefused, "another scenario or purpose"),
+        ({"token": {"not_after_ms": NOW}}, PolicyRefused, "has expired"),
+        ({"at": NOW + 1}, PolicyRefused, "has expired"),
+        ({"issuer": OFFICER}, PolicyRefused, "not signed by an issuer"),
+        (
+            {"content": {"consent": replace(TAMPERED, payload=TAMPERED.payload.replace(b"1101", b"9999"))}},
+            PolicyRefused,
+            "signature does not verify",
+        ),
+    ],
+)
+def test_any_other_consent_is_refused(change: dict[str, Any], kind: type[SandboxError], told: str) -> None:
+    with pytest.raises(kind) as refusal:
+        opened(**change)
+    assert told in refusal.value.tell
+    assert PERSON not in refusal.value.tell + str(refusal.value)
+
+
+# --- quota ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store.at(tmp_path / "store.db")
+    made.create()
+    yield made
+    made.close()
+
+
+def used_of(store: Store, now: int = NOW) -> tuple[int, int, int]:
+    with store.read() as conn:
+        found = quota.used(conn, DIGEST, now, frozenset())
+    return found.calls_today, found.calls_total, found.rows
+
+
+def test_a_reservation_counts_until_it_is_given_back(store: Store) -> None:
+    with store.write() as conn:
+        quota.reserve(conn, "job-1", DIGEST, 600, NOW, b"consent")
+        quota.reserve(conn, "job-2", b"X" * 32, 5, NOW)
+    assert used_of(store) == (1, 1, 600)
+    assert used_of(store, NOW + DAY) == (0, 1, 600)
+    with store.write() as conn:
+        assert quota.give_back(conn, "job-1")
+        assert not quota.give_back(conn, "job-1")
+    assert used_of(store) == (0, 0, 0)
+    with store.write() as conn:
+        quota.reserve(conn, "job-3", DIGEST, 1, NOW, b"consent")  # the consent came back as well
+
+
+def test_what_is_spent_stays_spent_and_settles_to_what_was_used(store: Store) -> None:
+    with store.write() as conn:
+        quota.reserve(conn, "job-1", DIGEST, 600, NOW, b"consent")
+        quota.spend(conn, "job-1")
+        quota.settle(conn, "job-1", 480)
+        assert not quota.give_back(conn, "job-1")
+    assert used_of(store) == (1, 1, 480)
+    with store.read() as conn:
+        assert conn.scalar(select(usage.c.state)) == "spent"
+        assert conn.scalar(select(consents.c.state)) == "spent"
+
+
+def test_a_consent_serves_one_job_and_its_refusal_leaves_nothing(store: Store) -> None:
+    with store.write() as conn:
+        quota.reserve(conn, "job-1", DIGEST, 1, NOW, b"consent")
+    with pytest.raises(BudgetSpent, match="used already"), store.write() as conn:
+        quota.reserve(conn, "job-2", DIGEST, 1, NOW, b"consent")
+    assert used_of(store) == (1, 1, 1)
+
+
+def test_all_is_the_scenario_of_these_tests() -> None:
+    assert set(ALL) == required(ONE) and isinstance(ONE, Scenario)
