@@ -87,7 +87,7 @@ def write_ids(path: Path, rows: int, first: int) -> None:
     pq.write_table(pa.table({"id": ids, "amount": np.arange(rows)}), path)
 
 
-def register(nodes: LocalNodes, node: str, rows: int, first: int) -> DatasetView:
+def register(nodes: LocalNodes, node: str, rows: int, first: int, name: str = "ids") -> DatasetView:
     """Upload and seal one side's ids."""
     path, schema = nodes.folder / f"{node}.parquet", nodes.folder / f"{node}.schema.json"
     write_ids(path, rows, first)
@@ -98,7 +98,7 @@ def register(nodes: LocalNodes, node: str, rows: int, first: int) -> DatasetView
     schema.write_text(json.dumps({"key": ["id"], "fields": fields}))
     try:
         with nodes.client(f"{node}-owner", node) as client:
-            return client.register_dataset(path, schema, f"ids-{node}", licence="none: made up")
+            return client.register_dataset(path, schema, f"{name}-{node}", licence="none: made up")
     finally:
         path.unlink()
 

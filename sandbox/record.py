@@ -111,6 +111,11 @@ def known_body(conn: Connection, job_id: str) -> bytes | None:
     return None if found is None else bytes(found)
 
 
+def submitted_by(conn: Connection, job_id: str) -> str:
+    """Return the key id of a job's submitter; empty if the job was refused and never made."""
+    return conn.scalar(select(jobs.c.submitter).where(jobs.c.job_id == job_id)) or ""
+
+
 def move(conn: Connection, job_id: str, then: State) -> State:
     """Move a job to ``then`` and return where it was.
 

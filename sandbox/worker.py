@@ -8,6 +8,7 @@ killed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import threading
@@ -54,6 +55,13 @@ def work(path: str) -> bool:
         return False
     finally:
         desk.close()
+        _give_back()
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: this worker may wait for its next stage for days."""
+    pa.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)  # large arrays raise the size from which malloc does so by itself
 
 
 def warm() -> None:

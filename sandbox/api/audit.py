@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sandbox import record, registry, signed
+from sqlalchemy import Connection
+
+from sandbox import record, registry, signed, wire
 from sandbox.api.edge import Edge
 from sandbox.audit import log as audit_log
 from sandbox.audit import witness
@@ -14,7 +16,7 @@ from sandbox.audit.receipt import Receipt
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec, NotFound, PolicyRefused
 from sandbox.ledger import Ledger
-from sandbox.model import CheckpointQuery, ConsistencyQuery, CosignQuery, EntryQuery, InclusionQuery
+from sandbox.model import CheckpointQuery, ConsistencyQuery, CosignQuery, Entry, EntryQuery, InclusionQuery
 from sandbox.v1 import audit_pb2, audit_pb2_grpc
 
 EVERYBODY = registry.ROLES | {registry.PEER}
@@ -71,7 +73,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Prove one entry."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetInclusion", InclusionQuery, EVERYBODY, context)
+            opened = self._edge.open(request, _PREFIX + "GetInclusion", InclusionQuery, registry.ROLES, context)
             index, wanted = opened.body.index, opened.body.size
             with self._ledger.store.write() as conn:
                 opened.remember(conn)
@@ -79,8 +81,11 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
                 size = parse_checkpoint(note).size
                 if wanted not in (0, size) or not 0 <= index < size:
                     raise InvalidSpec(tell=f"index must be below, and size be 0 or, {size}")
+                leaf = audit_log.leaf(conn, index)
+                if not SEERS & opened.caller.roles and not _is_about(conn, leaf, opened.caller.key_id):
+                    raise PolicyRefused(tell="only operators and auditors see entries that are not about them")
                 path = tuple(audit_log.inclusion(conn, index, size))
-                receipt = Receipt(audit_log.leaf(conn, index), index, path, note, ())
+                receipt = Receipt(leaf, index, path, note, ())
             return audit_pb2.GetInclusionResponse(receipt=receipt.to_text())
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(get))
@@ -125,3 +130,11 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
             return audit_pb2.CosignResponse(cosignature=line, seen_size=parse_checkpoint(body.checkpoint).size)
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(cosign))
+
+
+def _is_about(conn: Connection, leaf: bytes, key_id: str) -> bool:
+    """Whether an entry is of somebody's own doing, or of a job that one submitted."""
+    entry = wire.decode(Entry, leaf)
+    if entry.actor == key_id:
+        return True
+    return bool(entry.job_id) and record.submitted_by(conn, entry.job_id) == key_id

@@ -40,7 +40,9 @@ def _judge(rule: OutputRule, gate_inputs: Mapping[str, int]) -> list[Evidence]:
             raise _withheld(f"{rule.name}: the number of rows is missing, zero, or above {rule.max_rows}")
         return [Evidence(rule.name, "rows at most", rule.max_rows)]
     groups = {name: count for name, count in gate_inputs.items() if name.startswith("group.")}
-    if rule.class_ is OutputClass.AGGREGATE and not groups:
+    if rule.class_ is OutputClass.REPORT and not groups and "rows" in gate_inputs:
+        groups = {"rows": gate_inputs["rows"]}  # a side without labels knows no smaller group
+    if not groups:
         raise _withheld(f"{rule.name}: no group size was given")
     for name, count in groups.items():
         if count < rule.min_group:

@@ -42,6 +42,7 @@ REFUSALS: Mapping[str, str] = {
     "proposer": "the left dataset must be the submitting node's own",
     "label": "the label must be at the submitting node",
     "earlier": "the job it builds on is not a released one of this scenario",
+    "recipient": "the recipient's node would not hold this result",
     "models": "the scenario's cap on models per person is reached",
 }
 
@@ -115,6 +116,9 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if kind not in scenario.kinds:
         raise _refused("kind")
     left, right = _sides(spec, facts, choices)
+    # Scores come together on the left only; counts and models are at both owners.
+    if scenario.recipient.node_id not in ({left.owner} if kind is JobKind.SCORE else {left.owner, right.owner}):
+        raise _refused("recipient")
     _check_own(facts, left, right)
     parties = [_party(left, PartyRole.LEFT), _party(right, PartyRole.RIGHT)]
     if kind is JobKind.TRAIN:

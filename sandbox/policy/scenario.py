@@ -16,7 +16,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.kinds import KINDS
 from sandbox.model import ConsentRule, JobKind, OutputClass, Scenario
 
-_COEFFICIENT = re.compile(r"^(0(\.\d{1,6})?|1(\.0{1,6})?)$")
+_COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")
 _LONGEST_MS = 3 * 366 * 86_400_000
 
 
@@ -86,7 +86,9 @@ def check(scenario: Scenario, floors: Floors) -> None:
         _need(scenario.consent.batch is not ConsentRule.NONE, "consent.batch", "must not be NONE")
         _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
     _need(
-        _COEFFICIENT.match(scenario.price.coefficient) is not None, "price.coefficient", "must be a decimal from 0 to 1"
+        _COEFFICIENT.fullmatch(scenario.price.coefficient) is not None,
+        "price.coefficient",
+        "must be a decimal from 0 to 1",
     )
     for key in (
         scenario.applicant_key,
@@ -132,6 +134,7 @@ def _datasets(scenario: Scenario) -> None:
 
 
 def _outputs(scenario: Scenario, floors: Floors) -> None:
+    idle = set(scenario.kinds) - {rule.kind for rule in scenario.outputs}
     seen = set()
     for rule in scenario.outputs:
         where = f"outputs.{rule.name}"
@@ -144,6 +147,7 @@ def _outputs(scenario: Scenario, floors: Floors) -> None:
             _need(rule.round_to >= floors.round_to, f"{where}.round_to", f"is below {floors.round_to}")
         _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
         _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
+    _need(not idle, "outputs", "must name one of every kind")
 
 
 def _need(holds: bool, field: str, rule: str) -> None:

@@ -210,7 +210,8 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
         BANK,
     ),
     ("models", BATCH, facts(earlier=MODEL_JOB, used=Used(0, 0, 0, frozenset({"a", "b"}))), BANK),
-    ("recipient", psi(), held(recipient=replace(ONE.recipient, node_id="operator")), BANK),
+    ("recipient", psi(), held(recipient=replace(ONE.recipient, node_id="third")), BANK),
+    ("recipient", BATCH, replace(held(recipient=replace(ONE.recipient, node_id="operator")), earlier=MODEL_JOB), BANK),
 ]
 
 

@@ -1,0 +1,67 @@
+"""Put the figures of ``bench/results.json`` into the READMEs, between the marks; with ``--check`` only compare.
+
+python docs/figures.py [--check]
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+MARKS = re.compile(r"(<!-- figures:begin -->\n).*?(<!-- figures:end -->)", re.DOTALL)
+HEADS = {
+    "README.md": ("What", "Ours", "Peer", "Ratio", "Command"),
+    "README.zh-CN.md": ("项目", "本项目", "对照", "比值", "命令"),
+}
+
+
+def render(results: list[dict[str, Any]], head: tuple[str, ...]) -> str:
+    """Return the table, or nothing where nothing was measured."""
+    if not results:
+        return ""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for one in results:
+        ours = f"{_number(one['ours'])} {one['unit']}"
+        if one["peak_mib"] is not None:
+            ours += f" (peak {one['peak_mib']} MiB)"
+        peer = f"{_number(one['peer_value'])} {one['unit']}: {one['peer']}" if one["peer"] else "–"
+        ratio = "–" if one["ratio"] is None else f"{one['ratio']:.2f}"
+        lines.append(f"| {one['bench']}: {one['case']} | {ours} | {peer} | {ratio} | `{one['command']}` |")
+    return "\n".join(lines) + "\n"
+
+
+def fill(text: str, table: str) -> str:
+    """Return ``text`` with ``table`` between its marks."""
+    filled, found = MARKS.subn(lambda marks: marks[1] + table + marks[2], text)
+    if found != 1:
+        raise SystemExit("the marks of the figures are missing, or there more than once")
+    return filled
+
+
+def main(arguments: list[str]) -> int:
+    """Fill or check every README."""
+    source = ROOT / "bench" / "results.json"
+    results = json.loads(source.read_text(encoding="utf-8")) if source.exists() else []
+    stale = False
+    for name, head in HEADS.items():
+        path = ROOT / name
+        text = path.read_text(encoding="utf-8")
+        filled = fill(text, render(results, head))
+        if filled != text and "--check" in arguments:
+            print(f"{name}: the figures are not those of bench/results.json; run `make figures`")
+            stale = True
+        elif filled != text:
+            path.write_text(filled, encoding="utf-8")
+    return int(stale)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,185 @@
+/* Template: from bytes to bytes, a block of BLOCK * WIDTH elements at a time so that one inversion serves them all.
+ *
+ * An element that is no point is replaced by the base point (1 <= k < n, so its product is finite, too); so is what
+ * fills up the last group. The work space has been near the secret scalar, or a party's keys: it is wiped.
+ */
+
+/* The work space of one block. */
+struct multiplication {
+    affine multiples[BLOCK][16];
+    element steps[BLOCK][16], last[BLOCK], prefixes[BLOCK];
+    jacobian products[BLOCK];
+    uint8_t bad[BLOCK][WIDTH];
+};
+
+struct mapping {
+    element last[BLOCK], prefixes[BLOCK];
+    jacobian sums[BLOCK];
+    uint8_t bad[BLOCK][WIDTH];
+};
+
+static void *new_work(size_t size)
+{
+    size_t alignment = _Alignof(struct multiplication) > 64 ? _Alignof(struct multiplication) : 64;
+
+    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+/* Read up to WIDTH points. What is malformed or missing is marked; nobody reads the marks of what is missing. */
+static void read_points(affine *p, const uint8_t *points, size_t count, uint8_t bad[WIDTH])
+{
+    uint64_t words[WIDTH][4];
+    uint8_t parity[WIDTH] = {0};
+    element x;
+
+    for (size_t at = 0; at < WIDTH; at++) {
+        const uint8_t *from = points + POINT_BYTES * at;
+        unsigned __int128 difference = 0;
+
+        memset(words[at], 0, sizeof words[at]);
+        bad[at] = at >= count;
+        if (at >= count)
+            continue;
+        for (int i = 0; i < 4; i++)
+            words[at][3 - i] = load_be64(from + 1 + 8 * i);
+        for (int i = 0; i < 4; i++)
+            difference = (unsigned __int128)words[at][i] - sm2_prime_words[i] - ((uint64_t)(difference >> 64) & 1);
+        parity[at] = from[0] & 1;
+        bad[at] = (from[0] != 2 && from[0] != 3) || !(difference >> 64);
+        if (bad[at])
+            memset(words[at], 0, sizeof words[at]);
+    }
+    load_words(&x, words);
+    decompress(p, &x, parity, bad);
+}
+
+static void write_points(uint8_t *out, uint8_t *bad_out, size_t count, const element *x, const element *y,
+                         const uint8_t bad[WIDTH])
+{
+    uint64_t words[WIDTH][4];
+    uint8_t odd[WIDTH];
+    mask parity = is_odd(y);
+
+    store_words(words, x);
+    store_mask(odd, &parity);
+    for (size_t at = 0; at < count; at++) {
+        uint8_t *to = out + POINT_BYTES * at;
+
+        bad_out[at] = bad[at];
+        if (bad[at]) {
+            memset(to, 0, POINT_BYTES);
+            continue;
+        }
+        to[0] = 2 + odd[at];
+        for (int i = 0; i < SCALAR_BYTES; i++)
+            to[1 + i] = (uint8_t)(words[at][3 - i / 8] >> (56 - 8 * (i % 8)));
+    }
+}
+
+static size_t at_most(size_t count, size_t limit)
+{
+    return count < limit ? count : limit;
+}
+
+static int multiply_points(const struct recoded *scalar, const uint8_t *points, size_t count, uint8_t *out,
+                           uint8_t *bad)
+{
+    struct multiplication *work = new_work(sizeof *work);
+    mask flip;
+    element x, y, t;
+
+    if (work == NULL)
+        return -1;
+    for (int unit = 0; unit < UNITS; unit++)
+        flip.v[unit] = broadcast(scalar->flip);
+    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
+        size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
+
+        for (size_t g = 0; g < groups; g++) {
+            affine point;
+
+            read_points(&point, points + POINT_BYTES * (done + g * WIDTH), at_most(here - g * WIDTH, WIDTH),
+                        work->bad[g]);
+            odd_multiples(work->multiples[g], work->steps[g], &point);
+            work->last[g] = work->steps[g][0];
+            for (int k = 1; k < 16; k++)
+                multiply(&work->last[g], &work->last[g], &work->steps[g][k]);
+        }
+        invert_all(work->last, work->prefixes, groups);
+        for (size_t g = 0; g < groups; g++) {
+            odd_multiples_affine(work->multiples[g], work->steps[g], &work->last[g]);
+            ladder(&work->products[g], work->multiples[g], scalar);
+            COMBINE(&t, 0 - work->products[g].y.v[i]);
+            replace(&work->products[g].y, &t, &flip);
+            work->last[g] = work->products[g].z;
+        }
+        invert_all(work->last, work->prefixes, groups);
+        for (size_t g = 0; g < groups; g++) {
+            size_t first = done + g * WIDTH;
+
+            to_plain(&x, &y, &work->products[g], &work->last[g]);
+            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y,
+                         work->bad[g]);
+        }
+    }
+    sm2curve_wipe(work, sizeof *work);
+    free(work);
+    return 0;
+}
+
+/* The sum of both maps (RFC 9380, 3: hash_to_curve; the cofactor is 1). */
+static void map_group(jacobian *sum, const uint8_t *uniform, size_t count, uint8_t bad[WIDTH])
+{
+    uint8_t padded[WIDTH][UNIFORM_BYTES];
+    element u, one;
+    jacobian other;
+    mask infinite;
+    affine point;
+
+    for (size_t at = 0; at < WIDTH; at++)
+        memcpy(padded[at], uniform + UNIFORM_BYTES * at_most(at, count - 1), UNIFORM_BYTES);
+    field_element(&u, padded[0], UNIFORM_BYTES);
+    map_to_curve(sum, &u);
+    field_element(&u, padded[0] + UNIFORM_BYTES / 2, UNIFORM_BYTES);
+    map_to_curve(&other, &u);
+    point_add(sum, &other, &infinite);
+    point = (affine){sum->x, sum->y};
+    replace_by_base(&point, &infinite);
+    sum->x = point.x;
+    sum->y = point.y;
+    set_constant(&one, sm2_one);
+    replace(&sum->z, &one, &infinite);
+    store_mask(bad, &infinite);
+    sm2curve_wipe(padded, sizeof padded);
+}
+
+static int map_items(const uint8_t *uniform, size_t count, uint8_t *out, uint8_t *bad)
+{
+    struct mapping *work = new_work(sizeof *work);
+    element x, y;
+
+    if (work == NULL)
+        return -1;
+    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
+        size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
+
+        for (size_t g = 0; g < groups; g++) {
+            map_group(&work->sums[g], uniform + UNIFORM_BYTES * (done + g * WIDTH), at_most(here - g * WIDTH, WIDTH),
+                      work->bad[g]);
+            work->last[g] = work->sums[g].z;
+        }
+        invert_all(work->last, work->prefixes, groups);
+        for (size_t g = 0; g < groups; g++) {
+            size_t first = done + g * WIDTH;
+
+            to_plain(&x, &y, &work->sums[g], &work->last[g]);
+            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y,
+                         work->bad[g]);
+        }
+    }
+    sm2curve_wipe(work, sizeof *work);
+    free(work);
+    return 0;
+}
+
+const struct backend BACKEND = {BACKEND_NAME, multiply_points, map_items, expand};
