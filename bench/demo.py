@@ -66,9 +66,7 @@ def applicants(folder: Path, count: int) -> tuple[list[float], list[dict[str, in
         owners = [nodes.cards[name] for name in request["owners"]]
         model = next(job for job in bank.jobs() if job.kind is JobKind.TRAIN and job.state is State.RELEASED).job_id
         with nodes.client("consent-desk", "operator") as desk:
-            tokens = {
-                person: desk.issue_consent(person, scenario, PURPOSE, 3600) for person in people[: WARM + count]
-            }
+            tokens = {person: desk.issue_consent(person, scenario, PURPOSE, 3600) for person in people[: WARM + count]}
         for person, token in tokens.items():
             began = time.perf_counter()
             asked = bank.score_applicant(scenario, model, person, token, owners)
@@ -98,7 +96,9 @@ def measure(count: int, command: str) -> list[Figure]:
     return [
         *figures,
         Figure("applicant", "submit to verified points: median", round(median(taken), 1), "ms", command),
-        Figure("applicant", "submit to verified points: 90th percentile", round(percentile(taken, 0.9), 1), "ms", command),
+        Figure(
+            "applicant", "submit to verified points: 90th percentile", round(percentile(taken, 0.9), 1), "ms", command
+        ),
     ]
 
 

@@ -5,7 +5,8 @@
 
 Units:   MiB of resident memory, added up: pages that processes share count in each, so this is never too little.
          Seconds of CPU time, user and system, Ray's included.
-Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S``; what is shorter is missed.
+Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S`` seconds; what is
+         shorter is missed.
 """
 
 from __future__ import annotations

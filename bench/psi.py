@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,7 +71,11 @@ def measure(rows: int, runs: int, command: str) -> list[Figure]:
             ours.append(taken)
             used.append(sum(map(cpu_seconds, roots.values())) - before)
             theirs.append(bare(rows))
-            print(f"run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {stages}, bare {theirs[-1]}", file=sys.stderr, flush=True)
+            print(
+                f"run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {stages}, bare {theirs[-1]}",
+                file=sys.stderr,
+                flush=True,
+            )
         with Memory(roots) as memory:
             align(ready)
     case = f"{rows} x {rows}, {rows // 2} common"
@@ -95,7 +100,7 @@ def measure(rows: int, runs: int, command: str) -> list[Figure]:
         command,
     )
     rays = Figure("psi", f"{case}: Ray's own processes a node", memory.ray_mib, "MiB", command)
-    return [time_s, cpu_s, peak, rays]
+    return [replace(time_s, peak_mib=memory.peak_mib), cpu_s, peak, rays]
 
 
 def main(arguments: list[str] | None = None) -> None:

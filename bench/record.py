@@ -2,8 +2,8 @@
 
     {bench, case, ours, peer, peer_value, unit, ratio, peak_mib, versions, command}
 
-Shapes:  ``ours`` and ``peer_value`` are in ``unit``; ``ratio`` is ours over the peer's for the same work, so less than 1
-         means that we are faster. ``peer``, ``peer_value``, ``ratio`` and ``peak_mib`` are null where there is none.
+Shapes:  ``ours`` and ``peer_value`` are in ``unit``; ``ratio`` is ours over the peer's for the same work, so less than
+         1 means that we are faster. ``peer``, ``peer_value``, ``ratio`` and ``peak_mib`` are null where there is none.
          Nothing is written that was not measured by the command named.
 """
 

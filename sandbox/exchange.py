@@ -20,7 +20,7 @@ from sandbox.audit.checkpoint import parse_checkpoint
 from sandbox.audit.receipt import Receipt
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
-from sandbox.errors import DeadlinePassed, JobFailed, PartyFailed, SandboxError, Unavailable
+from sandbox.errors import DeadlinePassed, JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable
 from sandbox.ledger import Committed, Ledger, commitment_to
 from sandbox.model import (
     Acceptance,
@@ -70,8 +70,28 @@ class Exchange:
         self.granted: dict[str, asyncio.Event] = {}
         self._seen: dict[str, int] = {}
 
-    async def propose(self, party: str, job: Job, commitment: bytes) -> Signed:
-        """Return a party's acceptance of exactly this plan."""
+    async def propose(self, job: Job, commitment: bytes) -> tuple[Signed, ...]:
+        """Return everybody's acceptance of exactly this plan; if one refuses, those who accepted hear of it."""
+        asked = [party for party in job.parties if party != self.ledger.node_id]
+        answers = await asyncio.gather(*(self._ask(party, job, commitment) for party in asked), return_exceptions=True)
+        refused = next((answer for answer in answers if isinstance(answer, BaseException)), None)
+        if refused is None:
+            return tuple(answer for answer in answers if isinstance(answer, Signed))
+        accepted = [party for party, answer in zip(asked, answers, strict=True) if isinstance(answer, Signed)]
+        if accepted:
+            why = refused if isinstance(refused, SandboxError) else JobFailed(party=self.ledger.node_id)
+            await self._withdraw(job, accepted, self.failure(why, "propose"))
+        raise refused
+
+    async def _withdraw(self, job: Job, accepted: list[str], failure: Failure) -> None:
+        """Connect to those who wait for the others in vain, and tell them why."""
+        try:
+            async with self.links.job(job.job_id, [self.ledger.node_id, *accepted], lambda: "propose") as connections:
+                await connections.abort(failure)
+        except SandboxError as error:
+            log.warning("job %s: not everybody heard of its end: %s", job.job_id, error)
+
+    async def _ask(self, party: str, job: Job, commitment: bytes) -> Signed:
         acceptance = await self.links.propose(party, Proposal(job.plan_bytes, job.submission, commitment), ANSWER_S)
         value = wire.decode(Acceptance, acceptance.payload)
         if value.party != party or value.plan_digest != job.plan_digest:
@@ -113,6 +133,14 @@ class Exchange:
             cosignature = await self.cosign(note)
         return Receipt(leaf, index, path, note, (cosignature,)).to_text()
 
+    async def witnessed(self) -> None:
+        """Have the present head of this log co-signed: from then on it cannot be rewritten unseen."""
+        try:
+            async with self.log_in_order:
+                await self.cosign(await self.ledger.head())
+        except SandboxError as error:  # the next job, or the hourly round, tries again
+            log.warning("the log was not co-signed: %s", error)
+
     async def cosign(self, note: bytes) -> bytes:
         """Have the witness check that this log only grew, and co-sign it."""
         witness = self.ledger.settings.witness
@@ -140,7 +168,9 @@ class Exchange:
         )
 
     def failure(self, error: SandboxError, stage: str) -> Failure:
-        """Return what anybody may read of an error."""
+        """Return what anybody may read of an error; of a withheld output not even where and when."""
+        if isinstance(error, OutputWithheld):
+            return failure_of(OutputWithheld(), "", "gate")
         return failure_of(error, error.party or self.ledger.node_id, error.stage or stage)
 
 
@@ -152,6 +182,7 @@ class Wires:
         self._ledger = exchange.ledger
         self._me = exchange.ledger.node_id
         self._others = [party for party in job.parties if party != self._me]
+        self._when_all_are_ready: Callable[[], Awaitable[None]] | None = None
         self._inbox: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(maxsize=64)
 
     @property
@@ -214,13 +245,6 @@ class Wires:
 
         await self._unless_broken(wait())
 
-    async def ready(self) -> None:
-        """Wait until every party could start its engine: none then waits inside a library."""
-        await self._unless_broken(asyncio.shield(self._warm))
-        await self._connections.broadcast("ready")
-        for party in self._others:
-            await self._connections.recv(party, "ready", READY_S)
-
     async def shares(self, plan: Mapping[str, tuple[str, ...]]) -> None:
         """Send the last shares this node owes, and take those it is owed."""
         for receiver, senders in plan.items():
@@ -249,11 +273,25 @@ class Wires:
             await self._connections.finish()
         except SandboxError as error:
             log.warning("job %s is released, its trail is not whole: %s", self._job.job_id, error)
+        await self._exchange.witnessed()
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    async def work(self, name: str, setting: Setting) -> RawResult:
+    async def begin(self) -> None:
+        """A worker here has taken the stage: once every party's has, all start, and none waits inside a library."""
+        if self._when_all_are_ready is None:
+            return
+        await self._connections.broadcast("ready")
+        for party in self._others:
+            await self._connections.recv(party, "ready", READY_S)
+        await self._when_all_are_ready()
+
+    async def work(
+        self, name: str, setting: Setting, when_all_are_ready: Callable[[], Awaitable[None]] | None = None
+    ) -> RawResult:
         """Run a stage in a worker; a party that breaks off stops it at once."""
+        self._when_all_are_ready = when_all_are_ready
+        await self._unless_broken(asyncio.shield(self._warm))
         spec = wire.encode(self._job.spec)
         ticket = {
             "me": self._me,
@@ -261,7 +299,6 @@ class Wires:
             "salt": setting.salt.hex(),
             "rows": dict(setting.rows),
             "score_step": self._ledger.score_step(self._job.plan),
-            "secret": self._ledger.secret("worker").hex(),
             "subject": self._ledger.subject(self._job),
             "deadline_s": self._job.plan.deadline_s,
             "dataset": dict(self._ledger.dataset(self._job.plan)),

@@ -11,19 +11,22 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from sandbox import keyring, registry, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit import tables as audit_tables
 from sandbox.audit.checkpoint import VerifierKey
 from sandbox.crypto.sm2 import PublicKey
-from sandbox.errors import InvalidSpec
+from sandbox.crypto.sm3 import sm3
+from sandbox.crypto.sm4 import unseal
+from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound
 from sandbox.keyring import NodeKeys
+from sandbox.ledger import reason_context
 from sandbox.model import Entry, Fact, PeerCard, Signed
 from sandbox.registry import Registered
 from sandbox.settings import FILE, load
-from sandbox.store import Store
+from sandbox.store import Store, refusals
 
 
 def init(
@@ -126,6 +129,24 @@ class Home:
             key = VerifierKey(card.node_id, PublicKey.from_bytes(card.checkpoint.key))
             lines.append(f"witness {key.to_text()}")
         return "\n".join(lines) + "\n"
+
+    def reason(self, job_id: str) -> str:
+        """Return why a job of this node ended early, in the words only its owner may read; checked against the log.
+
+        Raises:
+            NotFound: no such job ended early here.
+            IntegrityFailed: it is not what the log committed to.
+        """
+        with self.store.read() as conn:
+            sealed = conn.scalar(select(refusals.c.sealed).where(refusals.c.job_id == job_id))
+            if sealed is None:
+                raise NotFound(tell=f"no job {job_id} ended early at this node")
+            entries = [wire.decode(Entry, leaf) for _, leaf in audit_log.for_job(conn, job_id)]
+        opened = unseal(self.keys.node_key, sealed[:12], sealed[12:], reason_context(job_id))
+        digests = {commitment.digest for entry in entries for commitment in entry.commitments}
+        if sm3(opened) not in digests:
+            raise IntegrityFailed(f"the reason of job {job_id} is not what the log committed to")
+        return opened[32:].decode()
 
     def fsck(self) -> int:
         """Recompute the whole log; returns the number of entries.

@@ -19,7 +19,7 @@ from sandbox import signed, wire
 from sandbox.crypto.sm2 import PrivateKey, PublicKey
 from sandbox.crypto.sm3 import hkdf
 from sandbox.crypto.sm4 import seal, unseal
-from sandbox.crypto.tls import make_certificate
+from sandbox.crypto.tls import lock_key, make_certificate, unlock_key
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.model import KeyCard, PeerCard, Signed
 
@@ -93,7 +93,7 @@ def create_person(folder: Path, name: str, organisation: str, passphrase: bytes 
     )
     _write(folder / "identity.pem", identity.to_pem(passphrase))
     _write(folder / "sealing.pem", sealing.to_pem(passphrase))
-    _write(folder / "tls.key", tls_key)
+    _write(folder / "tls.key", lock_key(tls_key, passphrase) if passphrase else tls_key)
     _write(folder / "tls.crt", tls_certificate)
     _write(folder / "key.card", wire.encode(card))
     return Person(identity, sealing, tls_key, tls_certificate, card)
@@ -104,7 +104,7 @@ def load_person(folder: Path, passphrase: bytes | None = None) -> Person:
     return Person(
         PrivateKey.from_pem(_read(folder / "identity.pem"), passphrase),
         PrivateKey.from_pem(_read(folder / "sealing.pem"), passphrase),
-        _read(folder / "tls.key"),
+        _tls_key(folder, passphrase),
         _read(folder / "tls.crt"),
         signed.read_signed(_read(folder / "key.card")),
     )
@@ -118,7 +118,7 @@ def create_node(folder: Path, node_id: str, passphrase: bytes | None = None) -> 
     node_key = secrets.token_bytes(16)
     for purpose, key in made.items():
         _write(folder / f"{purpose}.pem", key.to_pem(passphrase))
-    _write(folder / "tls.key", tls_key)
+    _write(folder / "tls.key", lock_key(tls_key, passphrase) if passphrase else tls_key)
     _write(folder / "tls.crt", tls_certificate)
     _write(folder / "node.key", _wrap(node_key, passphrase))
     return NodeKeys(**made, tls_key=tls_key, tls_certificate=tls_certificate, node_key=node_key)
@@ -129,7 +129,7 @@ def load_node(folder: Path, passphrase: bytes | None = None) -> NodeKeys:
     keys = {p: PrivateKey.from_pem(_read(folder / f"{p}.pem"), passphrase) for p in ("identity", *_PURPOSES)}
     return NodeKeys(
         **keys,
-        tls_key=_read(folder / "tls.key"),
+        tls_key=_tls_key(folder, passphrase),
         tls_certificate=_read(folder / "tls.crt"),
         node_key=_unwrap(_read(folder / "node.key"), passphrase),
     )
@@ -138,6 +138,11 @@ def load_node(folder: Path, passphrase: bytes | None = None) -> NodeKeys:
 def public_key(card: PeerCard | KeyCard) -> PublicKey:
     """Return the identity key a card carries."""
     return PublicKey.from_bytes(card.identity_key)
+
+
+def _tls_key(folder: Path, passphrase: bytes | None) -> bytes:
+    stored = _read(folder / "tls.key")
+    return unlock_key(stored, passphrase) if passphrase else stored
 
 
 def _wrap(key: bytes, passphrase: bytes | None) -> bytes:

@@ -21,15 +21,17 @@ from sandbox.catalog import artefacts, vault
 from sandbox.catalog.schema import parse_schema
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
-from sandbox.crypto.sm3 import hkdf, sm3, tagged
+from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.crypto.sm4 import seal
 from sandbox.errors import (
+    AlreadyExists,
     BudgetSpent,
     Cancelled,
     InvalidSpec,
     JobFailed,
     NotFound,
     OutputWithheld,
+    PartyFailed,
     PolicyRefused,
     SandboxError,
     Unauthenticated,
@@ -38,6 +40,7 @@ from sandbox.errors import (
 )
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
+from sandbox.kinds import KINDS
 from sandbox.model import (
     ENDED,
     Acceptance,
@@ -79,7 +82,16 @@ from sandbox.store import Store, datasets, grants, refusals, results
 from sandbox.usage import tariff
 
 T = TypeVar("T")
-_ENTERED = (PolicyRefused, BudgetSpent, Unavailable, InvalidSpec, Unauthenticated, WrongState)
+_ENTERED = (
+    AlreadyExists,
+    BudgetSpent,
+    InvalidSpec,
+    PartyFailed,
+    PolicyRefused,
+    Unauthenticated,
+    Unavailable,
+    WrongState,
+)
 _ENDS: Mapping[type[SandboxError], State] = {
     OutputWithheld: State.REFUSED,
     PolicyRefused: State.REFUSED,
@@ -107,6 +119,11 @@ class Delivery:
     note: bytes
     fee: Fee
     recipient: PublicKey
+
+
+def reason_context(job_id: str) -> bytes:
+    """Return what binds a sealed reason to its job."""
+    return b"reason\0" + job_id.encode()
 
 
 def commitment_to(opened: OpenedTerms) -> bytes:
@@ -254,7 +271,8 @@ class Ledger:
         def enter(conn: Connection) -> None:
             people = _people(raw)
             record.people(conn, job.job_id, people)
-            quota.settle(conn, job.job_id, people if self.owns(job.plan) else 0)
+            if job.plan.kind is not JobKind.PSI:  # an intersection uses every row that went in, not only those it found
+                quota.settle(conn, job.job_id, people if self.owns(job.plan) else 0)
             self.enter(conn, "released", job, {"outputs": ",".join(rule.name for rule in job.plan.outputs)})
 
         await self.write(enter)
@@ -307,12 +325,19 @@ class Ledger:
             row = {"recipient": job.plan.recipient, "receipt": receipt.to_text(), "size": len(sealed)}
             conn.execute(insert(results).values(job_id=job.job_id, **row))
             record.charge(conn, job.job_id, delivery.fee)
+            record.move(conn, job.job_id, State.RELEASED)
 
         await self.write(keep)
 
-    async def close(self, job: Job, state: State) -> None:
-        """RUNNING -> ``state``."""
-        await self.write(lambda conn: record.move(conn, job.job_id, state))
+    async def close(self, job: Job) -> None:
+        """RUNNING -> RELEASED; of what the stages left here only what later jobs build on stays."""
+
+        def end(conn: Connection) -> None:
+            if record.read(conn, job.job_id).state is not State.RELEASED:  # the recipient's node is there already
+                record.move(conn, job.job_id, State.RELEASED)
+            artefacts.thin_out(conn, self._artefacts, job.job_id, KINDS[job.plan.kind].lasting)
+
+        await self.write(end)
 
     async def stop(self, job: Job, error: SandboxError, failure: Failure) -> None:
         """End a job early: state, public reason, entry, quota; the owner's reason sealed beside it."""
@@ -327,6 +352,7 @@ class Ledger:
             record.move(conn, job.job_id, then)
             record.fail(conn, job.job_id, failure)
             returned = quota.give_back(conn, job.job_id)
+            salt, reason = secrets.token_bytes(32), str(error).encode()
             self.enter(
                 conn,
                 then.name.lower(),
@@ -337,9 +363,10 @@ class Ledger:
                     "stage": failure.stage,
                     "quota": "returned" if returned else "spent",
                 },
+                (Commitment("reason", sm3(salt + reason)),),
             )
             nonce = secrets.token_bytes(12)
-            sealed = nonce + seal(self.keys.node_key, nonce, str(error).encode(), b"reason" + job.job_id.encode())
+            sealed = nonce + seal(self.keys.node_key, nonce, salt + reason, reason_context(job.job_id))
             conn.execute(insert(refusals).values(job_id=job.job_id, sealed=sealed))
             artefacts.drop(conn, self._artefacts, job.job_id)
 
@@ -351,11 +378,17 @@ class Ledger:
 
     # --- entries, artefacts, grants, trail --------------------------------------------------------------------------
 
-    def enter(self, conn: Connection, what: str, job: Job, facts: Mapping[str, str]) -> int:
+    def enter(
+        self,
+        conn: Connection,
+        what: str,
+        job: Job,
+        facts: Mapping[str, str],
+        commitments: tuple[Commitment, ...] = (),
+    ) -> int:
         """Append an entry about a job, inside the caller's transaction."""
-        entry = self._entry(
-            what, job.job_id, job.plan_digest, job.plan.scenario_digest, job.submission.key_id, job.plan.time_ms, facts
-        )
+        actor, digest = job.submission.key_id, job.plan.scenario_digest
+        entry = self._entry(what, job.job_id, job.plan_digest, digest, actor, job.plan.time_ms, facts, commitments)
         return audit_log.append(conn, wire.encode(entry), job.job_id)
 
     def enter_other(
@@ -494,10 +527,9 @@ class Ledger:
         with self.store.read() as conn:
             return book.application(conn, plan.scenario_digest).score_step
 
-    def secret(self, purpose: str) -> bytes:
-        """Return 32 bytes only this node can make; the setting ``repeatable_secret`` fixes them for demonstrations."""
-        material = self.settings.repeatable_secret.encode() or self.keys.node_key
-        return hkdf(material, b"", purpose.encode(), 32)
+    async def head(self) -> bytes:
+        """Return a signed checkpoint of this moment."""
+        return await self.write(lambda conn: audit_log.checkpoint(conn, self.node_id, self.keys.checkpoint))
 
     async def proof(self, index: int) -> tuple[bytes, tuple[bytes, ...], bytes]:
         """Return an entry, its path, and a checkpoint of this moment that covers it."""

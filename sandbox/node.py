@@ -11,13 +11,14 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from sqlalchemy import select
 
 from sandbox import registry
 from sandbox.api.audit import Audit
@@ -30,7 +31,7 @@ from sandbox.catalog import vault
 from sandbox.checks import Check, doctor
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.engines import available
-from sandbox.errors import Unavailable
+from sandbox.errors import SandboxError, Unavailable
 from sandbox.exchange import Exchange
 from sandbox.home import Home, init
 from sandbox.ledger import Ledger
@@ -39,6 +40,7 @@ from sandbox.peer.links import Links
 from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
 from sandbox.pipeline import Pipeline
 from sandbox.runner import Runner
+from sandbox.store import datasets
 from sandbox.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -55,6 +57,7 @@ from sandbox.v1 import (
 __all__ = ["Check", "Home", "doctor", "init", "serve"]
 log = logging.getLogger(__name__)
 RUN_PREFIX = "sbx-"
+MOST_CALLS = 1024  # at once, of all callers
 SERVICES = (
     *(
         module.DESCRIPTOR.services_by_name[name].full_name
@@ -84,9 +87,9 @@ def serve(home: Path, passphrase: bytes | None = None) -> None:
 
 async def _serve(home: Home, run: Path) -> None:
     settings, store = home.settings, home.store
-    removed = vault.sweep(home.path / "vault") if (home.path / "vault").is_dir() else 0
+    removed = _sweep_vault(home)
     if removed:
-        log.warning("removed %d half-written dataset versions", removed)
+        log.warning("removed %d dataset versions whose registration was cut off", removed)
     runner = Runner(run, home.path, settings.ray_address, settings.ray_cpus)
 
     def card(node_id: str) -> Any:
@@ -105,7 +108,7 @@ async def _serve(home: Home, run: Path) -> None:
     edge = Edge(settings.node_id, store)
     scenarios = Scenarios(edge, pipeline, ledger, exchange)
 
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
@@ -119,7 +122,6 @@ async def _serve(home: Home, run: Path) -> None:
         raise Unavailable(tell=f"cannot listen on {settings.listen}", hint="is another program using the port?")
 
     await pipeline.recover()
-    await asyncio.to_thread(edge.forget_nonces)
     await server.start()
     await healthy.set("", health_pb2.HealthCheckResponse.SERVING)
     log.info("listening on %s", settings.listen)
@@ -131,7 +133,7 @@ async def _serve(home: Home, run: Path) -> None:
 
     listen_for_signals()
     runner.on_up = listen_for_signals  # Ray puts a handler of its own in front of ours, which prints a stack
-    chores = [asyncio.create_task(_every_hour(edge.forget_nonces))]
+    chores = [asyncio.create_task(_every_hour(edge, scenarios, exchange))]
     if settings.ray_start == "eager":
         chores.append(asyncio.create_task(_start(runner)))
     await stop.wait()
@@ -146,10 +148,32 @@ async def _serve(home: Home, run: Path) -> None:
     store.close()
 
 
-async def _every_hour(chore: Callable[[], None]) -> None:
+async def _every_hour(edge: Edge, scenarios: Scenarios, exchange: Exchange) -> None:
+    """Beginning now: tell peers what they missed, have the log co-signed, forget nonces whose window has passed."""
     while True:
+        await asyncio.to_thread(edge.forget_nonces)
+        try:
+            await scenarios.hand_round_all()
+            if exchange.ledger.settings.witness:
+                await exchange.witnessed()
+        except SandboxError as error:
+            log.warning("the hourly round was cut short: %s", error)
         await asyncio.sleep(3600)
-        await asyncio.to_thread(chore)
+
+
+def _sweep_vault(home: Home) -> int:
+    """Remove what a crash left: half-written versions, and whole ones whose key never reached the store."""
+    place = home.path / "vault"
+    if not place.is_dir():
+        return 0
+    removed = vault.sweep(place)
+    with home.store.read() as conn:
+        known = {(row.code, str(row.version)) for row in conn.execute(select(datasets.c.code, datasets.c.version))}
+    for version in place.glob("*/[0-9]*"):
+        if (version.parent.name, version.name) not in known:
+            vault.destroy(version, None)
+            removed += 1
+    return removed
 
 
 async def _start(runner: Runner) -> None:

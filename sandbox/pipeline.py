@@ -17,8 +17,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -33,6 +34,7 @@ from sandbox.errors import (
     PartyFailed,
     SandboxError,
     Unauthenticated,
+    Unavailable,
     WrongState,
 )
 from sandbox.exchange import Exchange
@@ -47,15 +49,17 @@ from sandbox.model import (
     Proposal,
     RawResult,
     Signed,
-    State,
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
 from sandbox.record import Job
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
+CALL_WINDOW_MS = 120_000
+MOST_AT_ONCE = 64
 SHARED_ENDS = (OutputWithheld, Cancelled)
 Remember = Callable[[Connection], None]
 
@@ -98,9 +102,12 @@ class Pipeline:
                 return record.read(conn, job_id), False
             return self._admit(conn, call, submission, job_id, Choices(self._ledger.node_id)), True
 
-        job, new = await self._ledger.transact(admitted, on_refusal=(job_id, call.key_id, remember))
-        if new:
-            self._start(job, lambda live: self._lead(job, live))
+        async def begin() -> None:
+            job, new = await self._ledger.transact(admitted, on_refusal=(job_id, call.key_id, remember))
+            if new:
+                self._start(job, lambda live: self._lead(job, live))
+
+        await _finished(begin())
         return job_id
 
     def plan(self, conn: Connection, call: Signed, submission: JobSubmission) -> Plan:
@@ -112,32 +119,26 @@ class Pipeline:
     async def take_part(self, proposer: str, proposal: Proposal, remember: Remember) -> Signed:
         """Admit another node's job by this node's own rules; returns this party's signed acceptance."""
         plan = wire.decode(Plan, proposal.plan)
-        if plan.proposer != proposer:
-            raise PartyFailed(tell="proposes in another's name", party=proposer, stage="propose")
-        if abs(signed.now_ms() - plan.time_ms) > SKEW_MS:
-            raise WrongState(
-                tell=f"the clocks of {proposer} and {self._ledger.node_id} differ by more than 60 s",
-                hint="set both clocks (sandbox doctor shows the difference)",
-            )
         live = self._live.get(plan.job_id)
         if live and live.acceptance:
             return self._same(live.acceptance, proposal)
-        submission = self._submission(proposal.submission, proposer)
-        if record.job_id(proposal.submission.key_id, submission.spec.request_id) != plan.job_id:
-            raise PartyFailed(tell="the job id does not fit the submission", party=proposer, stage="propose")
         brought = tuple(party.dataset for party in plan.parties if party.dataset is not None)
         choices = Choices(proposer, plan.engine, plan.deadline_s, plan.time_ms, brought)
 
         def admitted(conn: Connection) -> Job:
             remember(conn)
+            submission = self._submission(plan, proposal.submission, proposer)
             return self._admit(conn, proposal.submission, submission, plan.job_id, choices, proposal.plan)
 
-        job = await self._ledger.transact(admitted, on_refusal=(plan.job_id, proposer, remember))
-        terms = await self._ledger.commit_terms(job)
-        acceptance = self._ledger.accept(job, terms)
-        live = self._start(job, lambda live: self._carry(job, live, terms, {proposer: proposal.commitment}))
-        live.acceptance = acceptance
-        return acceptance
+        async def begin() -> Signed:
+            job = await self._ledger.transact(admitted, on_refusal=(plan.job_id, proposer, remember))
+            terms = await self._ledger.commit_terms(job)
+            acceptance = self._ledger.accept(job, terms)
+            live = self._start(job, lambda live: self._carry(job, live, terms, {proposer: proposal.commitment}))
+            live.acceptance = acceptance
+            return acceptance
+
+        return await _finished(begin())
 
     def _same(self, acceptance: Signed, proposal: Proposal) -> Signed:
         """A proposer that did not hear the answer asks again; another plan under the same id is refused."""
@@ -145,12 +146,25 @@ class Pipeline:
             raise AlreadyExists(tell="this job id is taken by another plan")
         return acceptance
 
-    def _submission(self, call: Signed, proposer: str) -> JobSubmission:
-        """Check the submitter's own call to the proposer, as the proposer received it."""
+    def _submission(self, plan: Plan, call: Signed, proposer: str) -> JobSubmission:
+        """Check a proposal against the submitter's own call to the proposer, as the proposer received it."""
+        here = self._ledger.node_id
+        if plan.proposer != proposer:
+            raise PartyFailed(tell="proposes in another's name", party=proposer, stage="propose")
+        if abs(signed.now_ms() - plan.time_ms) > SKEW_MS:
+            raise WrongState(
+                tell=f"the clocks of {proposer} and {here} differ by more than 60 s",
+                hint="set both clocks (sandbox doctor shows the difference)",
+            )
         content = wire.decode(Call, call.payload)
         if content.method != SUBMIT or content.audience != proposer:
             raise Unauthenticated("the forwarded call is not a submission to the proposer")
-        return wire.decode(JobSubmission, content.body)
+        if abs(plan.time_ms - content.time_ms) > CALL_WINDOW_MS:
+            raise WrongState(tell="the submission is of another day than the plan", hint="submit the job again")
+        submission = wire.decode(JobSubmission, content.body)
+        if record.job_id(call.key_id, submission.spec.request_id) != plan.job_id:
+            raise PartyFailed(tell="the job id does not fit the submission", party=proposer, stage="propose")
+        return submission
 
     def _admit(
         self,
@@ -163,6 +177,8 @@ class Pipeline:
     ) -> Job:
         """Policy, reservation, row and entry: one transaction."""
         ledger = self._ledger
+        if len(self._live) >= MOST_AT_ONCE:
+            raise Unavailable(tell=f"{ledger.node_id} has too many jobs in motion", hint="submit again later")
         if record.known_body(conn, job_id) is not None:
             raise AlreadyExists(tell="this job is known here already", hint="submit again with a new request id")
         facts = ledger.facts(conn, call, submission.spec, choices)
@@ -182,12 +198,9 @@ class Pipeline:
         """The proposer's beginning: everybody accepts the very same bytes, or nobody starts."""
         terms = await self._ledger.commit_terms(job)
         self._enter_stage(live, "propose")
-        accepted = [self._ledger.accept(job, terms)]
-        for party in job.parties[1:]:
-            answer = await self._exchange.propose(party, job, terms.commitment)
-            accepted.append(answer)
+        accepted = await self._exchange.propose(job, terms.commitment)
         await self._leave_stage(job, live, 0)
-        await self._carry(job, live, terms, {}, tuple(accepted))
+        await self._carry(job, live, terms, {}, (self._ledger.accept(job, terms), *accepted))
 
     async def _carry(
         self,
@@ -208,9 +221,7 @@ class Pipeline:
                     judge(job.plan, {f"group.{party}": rows for party, rows in setting.rows.items()})
                     await wires.grants(ledger.grant(job, "before"), "before")
             async with self._stage(job, live, "compute", wires):
-                await wires.ready()
-                await ledger.spend(job)
-                raw = await wires.work("compute", setting)
+                raw = await wires.work("compute", setting, when_all_are_ready=lambda: ledger.spend(job))
             async with self._stage(job, live, "gate", wires):
                 if ledger.owns(job.plan):
                     judge(job.plan, raw.gate_inputs)
@@ -223,7 +234,8 @@ class Pipeline:
             if job.plan.recipient_node == ledger.node_id:
                 async with self._stage(job, live, "deliver", wires):
                     await self._deliver(job, raw)
-            await ledger.close(job, State.RELEASED)
+            await ledger.close(job)
+            self._enter_stage(live, "trail")
             await wires.trail()
 
     async def _deliver(self, job: Job, raw: RawResult) -> None:
@@ -287,9 +299,12 @@ class Pipeline:
 
     async def revoked(self, scenario_digest: bytes) -> None:
         """Cancel what runs under a scenario that was revoked."""
-        for job_id in await self._ledger.unfinished(scenario_digest):
+
+        async def cancel(job_id: str) -> None:
             with contextlib.suppress(WrongState):  # it ended meanwhile
                 await self.cancel(job_id)
+
+        await asyncio.gather(*(cancel(job_id) for job_id in await self._ledger.unfinished(scenario_digest)))
 
     async def changes(self, job_id: str) -> AsyncIterator[str]:
         """Yield the stage a job is in, now and at every change, until it has ended here."""
@@ -333,3 +348,8 @@ class Pipeline:
 
     async def _leave_stage(self, job: Job, live: Live, traffic: int) -> None:
         await self._ledger.stage(job, live.stage, int(1000 * (time.monotonic() - live.began)), traffic)
+
+
+async def _finished(action: Coroutine[Any, Any, T]) -> T:
+    """Await ``action`` to its end even if the caller hangs up: what is committed is also begun."""
+    return await asyncio.shield(asyncio.ensure_future(action))

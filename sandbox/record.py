@@ -14,6 +14,7 @@ from sandbox.model import (
     ENDED,
     MOVES,
     Call,
+    DatasetRef,
     Failure,
     Fee,
     JobKind,
@@ -172,6 +173,14 @@ def trail(conn: Connection, job_id: str, party: str, report: TrailReport) -> Non
     """Store the entries a party says it made."""
     conn.execute(trails.delete().where(trails.c.job_id == job_id, trails.c.party == party))
     conn.execute(insert(trails).values(job_id=job_id, party=party, report=wire.encode(report)))
+
+
+def using(conn: Connection, reference: DatasetRef) -> list[str]:
+    """Return the ids of jobs that used a dataset version."""
+    found = conn.execute(select(jobs.c.job_id, jobs.c.plan))
+    return [
+        job_id for job_id, plan in found if any(party.dataset == reference for party in wire.decode(Plan, plan).parties)
+    ]
 
 
 def unfinished(conn: Connection, scenario_digest: bytes | None = None) -> list[str]:

@@ -17,6 +17,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,9 @@ _HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN})
 
 class Host(Protocol):
     """What a worker may ask of its node while it works."""
+
+    async def begin(self) -> None:
+        """A worker has taken the stage; return when it may start."""
 
     async def relay(self, directory: Path) -> None:
         """Carry the engine's links to the other parties."""
@@ -64,12 +68,17 @@ class Runner:
     on_up: Callable[[], None] = lambda: None
     _ray: Any = field(default=None, repr=False)
     _task: Any = field(default=None, repr=False)
+    _starter: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="ray"), repr=False
+    )
     _starting: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     async def start(self) -> None:
         """Start or join Ray, and have one worker warm; may be called again."""
-        try:
-            await asyncio.to_thread(self._start)
+        if self._ray is not None:
+            return
+        try:  # a thread of its own: a cold start takes long, and requests must not wait behind it
+            await asyncio.get_running_loop().run_in_executor(self._starter, self._start)
         except Exception as error:  # whatever Ray raises: its text stays here
             log.exception("ray did not start")
             raise Unavailable(f"ray did not start: {type(error).__name__}", hint="run `sandbox doctor`") from None
@@ -98,6 +107,12 @@ class Runner:
         async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             path.unlink(missing_ok=True)  # one worker, once
             lines.append(writer)
+            try:
+                await host.begin()
+            except SandboxError as error:
+                _settle(outcome, error)
+                writer.close()
+                return
             writer.write(desk.pack({**ticket, "stage": name}, body))
             await _attend(reader, writer, host, outcome)
 
@@ -110,6 +125,7 @@ class Runner:
             if not outcome.done():
                 await asyncio.wait({outcome}, timeout=1.0)
             if not outcome.done():
+                await asyncio.get_running_loop().run_in_executor(self._starter, self._look)
                 raise JobFailed(f"the worker of stage {name} vanished", stage=name)
             return outcome.result()
         except asyncio.CancelledError:
@@ -133,6 +149,15 @@ class Runner:
         if not done:
             self._ray.cancel(reference, force=True)
 
+    def _look(self) -> None:
+        """After a worker vanished: if Ray itself is gone, let the next stage start it anew."""
+        try:
+            self._ray.get(self._ray.remote(max_retries=0, num_cpus=0)(_nothing).remote(), timeout=30)
+        except Exception:
+            log.exception("ray does not answer; it is started anew with the next job")
+            self._ray.shutdown()
+            self._ray = None
+
     def _start(self) -> None:
         with self._starting:
             if self._ray is not None:
@@ -155,12 +180,20 @@ class Runner:
                     "object_store_memory": OBJECT_STORE,
                     "_temp_dir": str(temporary),
                 }
-            ray.init(**options)
-            self._task = ray.remote(max_retries=0)(worker.work)
-            warm = ray.remote(max_retries=0, num_cpus=0)(worker.warm)
-            ray.get(warm.remote(), timeout=120)
+            try:
+                ray.init(**options)
+                self._task = ray.remote(max_retries=0)(worker.work)
+                warm = ray.remote(max_retries=0, num_cpus=0)(worker.warm)
+                ray.get(warm.remote(), timeout=120)
+            except BaseException:
+                ray.shutdown()  # half a start would stand in the way of the next
+                raise
             self._ray = ray
             log.info("ray is up (%s)", self.address or "embedded, loopback")
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _environment(token: Path, embedded: bool) -> dict[str, str]:

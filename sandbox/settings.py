@@ -33,9 +33,6 @@ class Settings(BaseSettings):
     round_floor: int = Field(10, ge=1, description="no scenario may round counts more finely")
     score_step_floor: int = Field(5, ge=1, description="points; no scenario may release finer scores")
     deadline_s: int = Field(900, ge=5, le=86400, description="the plan's own deadline where the spec gives none")
-    repeatable_secret: str = Field(
-        "", description="demonstrations and tests only: fixes what is otherwise drawn from the node key"
-    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property

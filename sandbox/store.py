@@ -76,6 +76,7 @@ datasets = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("licence", String(128), nullable=False),
     Column("retention_days", Integer, nullable=False),
+    Column("destroyed_entry", BigInteger),  # where the log says so
 )
 
 scenarios = Table(
@@ -230,6 +231,12 @@ class Store:
         """A connection for reading."""
         with self.engine.connect().execution_options(reading=True) as connection:
             yield connection
+
+    def scrub(self) -> None:
+        """Make what was deleted unreadable: ``secure_delete`` overwrites pages, this empties the log they stood in."""
+        if self.engine.dialect.name == "sqlite":
+            with self._writing, self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Let go of the database."""

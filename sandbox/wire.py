@@ -31,6 +31,7 @@ T = TypeVar("T")
 _MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2)
 _DEFAULT = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
 _FIELDS: dict[type, dict[str, Any]] = {}
+MAX_INTEGER = (1 << 63) - 1  # what the store can hold
 MAX_MESSAGE = 8 << 20  # bytes of one encoded message; larger things are streamed
 
 
@@ -136,6 +137,8 @@ def _read_value(value: Any, hint: Any, where: str) -> Any:
             return kind(value)
         except ValueError:
             raise InvalidSpec(tell=f"{where} is not set, or not a value this version knows") from None
+    if kind is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise InvalidSpec(tell=f"{where} is out of range")
     if kind in (str, bytes):
         _bound(len(value), size or _DEFAULT[kind], where, "characters" if kind is str else "bytes")
     return value

@@ -21,12 +21,14 @@ import pyarrow as pa
 from sandbox import wire
 from sandbox.catalog import vault
 from sandbox.catalog.ids import normalise
-from sandbox.crypto.sm3 import hmac_sm3
 from sandbox.desk import Blocking
 from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, PartyFailed, SandboxError
 from sandbox.kinds import KINDS
 from sandbox.model import JobSpec, PartyRole, Plan, RawResult
 from sandbox.workspace import Channel, Workspace
+
+LABELS = frozenset({"engine", "bucket", "held", "shape"})  # what workers of different parties may say to each other
+MOST_WAITING = 64 << 20  # bytes
 
 
 def work(path: str) -> bool:
@@ -101,13 +103,13 @@ class Assignment:
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
         self._stage: str = ticket["stage"]
-        self._secret = bytes.fromhex(ticket["secret"])
         self._run = Path(ticket["run"])
         self._desk, self._writing = desk, threading.Lock()
         self._stop = threading.Event()
         self._workspace: Workspace | None = None
         self._inbox: dict[str, queue.SimpleQueue[bytes]] = {}
         self._inbox_lock = threading.Lock()
+        self._waiting, self._room = 0, threading.Condition()
         threading.Thread(target=self._listen, name="desk", daemon=True).start()
 
     @property
@@ -138,10 +140,6 @@ class Assignment:
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
         return str(self._dataset.get("label", ""))
-
-    def secret(self, purpose: str) -> bytes:
-        """Return 32 bytes only this node can make, always the same for one purpose."""
-        return hmac_sm3(self._secret, purpose.encode())
 
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what this node keeps under a job."""
@@ -195,11 +193,16 @@ class Assignment:
         left = timeout_s
         while left > 0:
             try:
-                return waiting.get(timeout=min(0.2, left))
+                body = waiting.get(timeout=min(0.2, left))
             except queue.Empty:
                 left -= 0.2
                 if self._stop.is_set():
                     raise Cancelled("the node asked to stop", stage="compute") from None
+                continue
+            with self._room:
+                self._waiting -= len(body)
+                self._room.notify()
+            return body
         raise DeadlinePassed(f"no {slot.split('/')[-1]} from {party}", party=party, stage="compute")
 
     def _slot(self, name: str) -> queue.SimpleQueue[bytes]:
@@ -209,12 +212,16 @@ class Assignment:
     def _listen(self) -> None:
         while (frame := self._desk.read()) is not None:
             head, body = frame
-            if head["op"] == "stop":
-                self._stop.set()
-            elif head["op"] == "answer":
-                self._slot("answer").put(body)
+            if head["op"] == "answer":
+                slot = "answer"
+            elif head["label"] in LABELS:
+                slot = f"{head['from']}/{head['label']}"
             else:
-                self._slot(f"{head['from']}/{head['label']}").put(body)
+                break  # a party that speaks of other things is not followed any further
+            with self._room:  # beyond its share a party waits in the nodes' own bounded queues
+                self._waiting += len(body)
+                self._room.wait_for(lambda: self._waiting <= MOST_WAITING or self._stop.is_set())
+            self._slot(slot).put(body)
         self._stop.set()
 
 

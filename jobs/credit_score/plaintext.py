@@ -5,7 +5,7 @@
 Source:    ``sandbox.mpc.reference``, step for step what runs under MPC; beside it ridge logistic regression by Newton's
            method, which has no steps to choose.
 Security:  pools both parties' rows. For the demo's made-up people only; no node ever does this.
-Shapes:    one hold-out is a fifth of the customers that both parties have, with the same share of defaults. An AUC is
+Shapes:    one hold-out is a fifth of the customers that both parties have, drawn without looking at defaults. An AUC is
            of those rows. A partial score is rounded to points at each side, and the points are added.
 Units:     ``RIDGE`` is the penalty of half the squared weights beside the sum of the losses of all training rows.
            Points: 20 double the odds.
@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from jobs.credit_score.columns import BANK_FEATURES, DEFAULT, ID, OPERATOR_FEATURES
 from jobs.credit_score.split import Parties, make_parties
 from sandbox.kinds.features import fit
-from sandbox.kinds.holdout import holdout
+from sandbox.kinds.holdout import draw
 from sandbox.mpc import reference
 from sandbox.mpc.reference import Schedule, auc
 
@@ -38,7 +38,7 @@ STEP: Final = 5  # points
 PARTIES_SEED: Final = 1
 SEEDS: Final = tuple(f"credit-score/{number}".encode() for number in range(30))
 # The hold-out of the demo: of the 30, the one with the median gain (the lower of the two in the middle).
-DEMO_SEED: Final = SEEDS[5]
+DEMO_SEED: Final = SEEDS[12]
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def pooled(
 ) -> Outcome:
     """Return what one hold-out shows; ``columns`` are the bank's, ``step`` is the points that scores are rounded to."""
     aligned = align(parties)
-    test = holdout(aligned.labels, seed)
+    test = draw(len(aligned.labels), seed, 0.2)
     blocks = encode(aligned, ~test, columns)
     labels = aligned.labels
     (alone,) = reference.train([blocks[0][~test]], labels[~test], schedule)

@@ -6,22 +6,30 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from sandbox import record, signed, wire
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
-from sandbox.catalog import vault
+from sandbox.catalog import artefacts, vault
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
 from sandbox.crypto.sm3 import Sm3
-from sandbox.errors import AlreadyExists, IntegrityFailed, InvalidSpec, NotFound, WrongState
+from sandbox.errors import (
+    AlreadyExists,
+    DeadlinePassed,
+    IntegrityFailed,
+    InvalidSpec,
+    NotFound,
+    Unavailable,
+    WrongState,
+)
 from sandbox.exchange import Exchange
 from sandbox.ledger import Ledger
 from sandbox.model import DatasetQuery, DatasetRef, DatasetRegistration, DatasetView, ListQuery
@@ -29,8 +37,11 @@ from sandbox.registry import ROLES
 from sandbox.store import datasets
 from sandbox.v1 import catalog_pb2, catalog_pb2_grpc
 
+T = TypeVar("T")
 OWNERS = frozenset({"owner"})
 MAX_UPLOAD = 64 << 30
+SPARE = 256 << 20  # bytes of disk that stay free
+IDLE_S = 60.0  # the longest pause within an upload
 _PREFIX = "/sandbox.v1.CatalogService/"
 _FILE = re.compile(r"[^/\\\0]{1,200}\.(parquet|csv)", re.IGNORECASE)
 
@@ -46,9 +57,10 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         """Take an upload, check it, seal it."""
 
         async def register() -> Any:
+            opened = await self._begin(requests, context)
             folder = Path(tempfile.mkdtemp(prefix="u-", dir=self._run))  # private to this upload, like a job's
             try:
-                opened = await self._receive(requests, context, folder)
+                await self._receive(requests, opened.body, folder)
                 async with self._registering:
                     view = await asyncio.to_thread(self._register, opened, folder / opened.body.file_name)
                 return catalog_pb2.RegisterDatasetResponse(dataset=wire.to_proto(view))
@@ -57,9 +69,9 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
 
         return await self._edge.unary(context, register)
 
-    async def _receive(self, requests: AsyncIterator[Any], context: Any, folder: Path) -> Request[DatasetRegistration]:
-        """The signed beginning first; then exactly the bytes it names."""
-        first = await anext(aiter(requests), None)
+    async def _begin(self, requests: AsyncIterator[Any], context: Any) -> Request[DatasetRegistration]:
+        """The signed beginning; its nonce is spent before anything is stored."""
+        first = await _within(anext(aiter(requests), None))
         if first is None or first.WhichOneof("part") != "signed":
             raise InvalidSpec(tell="an upload begins with its signed registration")
         opened = await asyncio.to_thread(
@@ -68,12 +80,19 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         body = opened.body
         if not _FILE.fullmatch(body.file_name):
             raise InvalidSpec(tell="file_name must be a plain name ending in .parquet or .csv")
-        if not 0 < body.size <= MAX_UPLOAD:
-            raise InvalidSpec(tell=f"size must be 1 to {MAX_UPLOAD} bytes")
+        if not 0 < body.size <= MAX_UPLOAD or len(body.file_name.encode()) > 200:
+            raise InvalidSpec(tell=f"size must be 1 to {MAX_UPLOAD} bytes, file_name at most 200")
         parse_schema(body.schema_json)
+        if shutil.disk_usage(self._run).free < body.size + SPARE:
+            raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
+        await asyncio.to_thread(self._edge.spend_nonce, opened)
+        return opened
+
+    async def _receive(self, requests: AsyncIterator[Any], body: DatasetRegistration, folder: Path) -> None:
+        """Exactly the bytes the beginning names."""
         received, digest = 0, Sm3()
         with (folder / body.file_name).open("xb") as file:
-            async for message in requests:
+            while (message := await _within(anext(aiter(requests), None))) is not None:
                 if message.WhichOneof("part") != "chunk":
                     raise InvalidSpec(tell="after its beginning an upload has only chunks")
                 received += len(message.chunk)
@@ -83,7 +102,6 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 await asyncio.to_thread(file.write, message.chunk)
         if received != body.size or digest.digest() != body.digest:
             raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
-        return opened
 
     def _register(self, opened: Request[DatasetRegistration], path: Path) -> DatasetView:
         body, ledger = opened.body, self._ledger
@@ -103,7 +121,6 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             raise InvalidSpec(str(error), tell=str(error).replace(f"{path.parent}/", "")) from None
         try:
             with ledger.store.write() as conn:
-                opened.remember(conn)
                 self._refuse_twin(conn, code, sealed.content_hash)
                 conn.execute(
                     insert(datasets).values(
@@ -142,7 +159,11 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         def listed() -> Any:
             opened = self._edge.open(request, _PREFIX + "ListDatasets", ListQuery, ROLES, context)
             self._edge.spend_nonce(opened)
-            query = select(datasets).where(datasets.c.code > opened.body.after)
+            code, _, last = opened.body.after.partition("/")
+            if last and not last.isdecimal():
+                raise InvalidSpec(tell="`after` must be CODE or CODE/VERSION")
+            later = (datasets.c.code == code) & (datasets.c.version > int(last)) if last else datasets.c.code > code
+            query = select(datasets).where((datasets.c.code > code) | later)
             query = query.order_by(datasets.c.code, datasets.c.version).limit(page(opened.body.limit))
             with self._ledger.store.read() as conn:
                 views = [_view(row, self._ledger.node_id) for row in conn.execute(query)]
@@ -170,6 +191,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 self._edge.open, request, _PREFIX + "DestroyDataset", DatasetQuery, OWNERS, context
             )
             index, view = await asyncio.to_thread(self._destroy, opened)
+            await asyncio.to_thread(self._ledger.store.scrub)
             receipt = await self._exchange.receipt(index)
             return catalog_pb2.DestroyDatasetResponse(dataset=wire.to_proto(view), receipt=receipt)
 
@@ -181,22 +203,29 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         with ledger.store.write() as conn:
             opened.remember(conn)
             row = self._row(conn, code, version)
-            if row.state != "active":
-                raise WrongState(tell=f"{code} version {version} is destroyed already")
+            if row.state != "active":  # asked again, because the receipt did not arrive
+                return int(row.destroyed_entry), _view(row, ledger.node_id)
             for job_id in record.unfinished(conn):
                 if any(p.dataset == DatasetRef(code, version) for p in record.read(conn, job_id).plan.parties):
                     raise WrongState(tell=f"job {job_id} is using it", hint="wait for the job, or cancel it")
             key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
-            chunks = len(vault.read_manifest(directory, key).chunks)
-            same = (datasets.c.code == code) & (datasets.c.version == version)
-            conn.execute(update(datasets).where(same).values(state="destroyed", wrapped_key=None))
+            try:
+                chunks, verified = len(vault.read_manifest(directory, key).chunks), "yes"
+            except IntegrityFailed:  # what was damaged must go as well
+                chunks, verified = len(list(directory.glob("*.sealed"))), "no"
+            for job_id in record.using(conn, DatasetRef(code, version)):  # what was derived from the rows goes too
+                artefacts.drop(conn, ledger.home / "artefacts", job_id)
             facts = {
                 "code": code,
                 "version": str(version),
                 "content_hash": bytes(row.content_hash).hex(),
                 "chunks": str(chunks),
+                "verified": verified,
             }
             index = ledger.enter_other(conn, "destroyed", opened.caller.key_id, facts)
+            same = (datasets.c.code == code) & (datasets.c.version == version)
+            gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
+            conn.execute(update(datasets).where(same).values(**gone))
             view = _view(self._row(conn, code, version), ledger.node_id)
         vault.destroy(directory, key)  # noise since the commit above; gone now
         return index, view
@@ -222,3 +251,10 @@ def _view(row: Row[Any], owner: str) -> DatasetView:
         row.licence,
         row.retention_days,
     )
+
+
+async def _within(message: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(message, IDLE_S)
+    except TimeoutError:
+        raise DeadlinePassed(tell=f"nothing of the upload came for {IDLE_S:.0f} s", hint="upload again") from None

@@ -104,7 +104,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 self._edge.open, request, _PREFIX + "CancelJob", JobQuery, frozenset({"submitter", "operator"}), context
             )
             await asyncio.to_thread(self._edge.spend_nonce, opened)
-            await asyncio.to_thread(self._own, opened.caller, opened.body.job_id)
+            view = await asyncio.to_thread(self._own, opened.caller, opened.body.job_id)
+            if view.submitter != opened.caller.key_id and "operator" not in opened.caller.roles:
+                raise NotFound()
             await self._pipeline.cancel(opened.body.job_id)
             view = await asyncio.to_thread(self._view, opened.body.job_id)
             return job_pb2.CancelJobResponse(job=wire.to_proto(view))
@@ -123,6 +125,8 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             job_id = opened.body.job_id
             with self._ledger.store.read() as conn:
                 job = record.read(conn, job_id)
+                if opened.caller.key_id not in (job.plan.recipient, job.submission.key_id):
+                    raise NotFound()
                 if job.plan.recipient != opened.caller.key_id:
                     raise PolicyRefused(tell="you are not the recipient of this result")
                 row = conn.execute(select(results).where(results.c.job_id == job_id)).one_or_none()

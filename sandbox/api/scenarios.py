@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sandbox import registry, signed, wire
 from sandbox.api.edge import Edge
 from sandbox.api.jobs import page
-from sandbox.errors import PolicyRefused, SandboxError, WrongState
+from sandbox.errors import InvalidSpec, PolicyRefused, SandboxError, WrongState
 from sandbox.exchange import Exchange
 from sandbox.ledger import Ledger
 from sandbox.model import (
@@ -22,6 +22,7 @@ from sandbox.model import (
     ListQuery,
     Revocation,
     RevocationNotice,
+    Scenario,
     ScenarioApplication,
     ScenarioBundle,
     ScenarioView,
@@ -35,6 +36,7 @@ from sandbox.v1 import scenario_pb2, scenario_pb2_grpc
 log = logging.getLogger(__name__)
 APPLICANTS = frozenset({"submitter"})
 APPROVERS = frozenset({"operator", "owner"})
+OVERSEERS = frozenset({"operator", "owner", "auditor"})
 _PREFIX = "/sandbox.v1.ScenarioService/"
 
 
@@ -105,6 +107,9 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 views = book.listed(conn, opened.body.after, page(opened.body.limit), signed.now_ms())
+            if not OVERSEERS & opened.caller.roles:  # applicants do not see each other's terms
+                key = opened.caller.key.to_bytes()
+                views = [view for view in views if _concerns(view, key)]
             return scenario_pb2.ListScenariosResponse(scenarios=[wire.to_proto(view) for view in views])
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(listed))
@@ -127,11 +132,22 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
                 self._ledger.enter_other(conn, "revoked", opened.caller.key_id, facts, notice.scenario_digest)
 
             await self._ledger.write(revoked)
-            await self._pipeline.revoked(notice.scenario_digest)
-            await self.hand_round(notice.scenario_digest)
+            await asyncio.shield(asyncio.ensure_future(self._end(notice.scenario_digest)))
             return scenario_pb2.RevokeScenarioResponse(scenario=wire.to_proto(await self._view(notice.scenario_digest)))
 
         return await self._edge.unary(context, revoke)
+
+    async def _end(self, digest: bytes) -> None:
+        """Stop what runs and tell everybody, even if the caller hangs up meanwhile."""
+        await asyncio.gather(self._pipeline.revoked(digest), self.hand_round(digest))
+
+    async def hand_round_all(self) -> None:
+        """Give everybody what they may have missed while they were down."""
+        with self._ledger.store.read() as conn:
+            views = book.listed(conn, "", 500, signed.now_ms())
+        for view in views:
+            if view.state != "expired":
+                await self.hand_round(view.digest)
 
     async def hand_round(self, digest: bytes) -> None:
         """Give every party what this node holds, and take what it holds; one that is down gets it next time."""
@@ -141,10 +157,9 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
         for party in sorted(parties):
             try:
                 theirs = await self._exchange.links.share(party, bundle)
+                await self.learn(digest, theirs, ())
             except SandboxError as error:
                 log.warning("scenario %s not handed to %s: %s", digest.hex()[:16], party, error)
-                continue
-            await self.learn(digest, theirs, ())
 
     async def take(self, sender: str, bundle: ScenarioBundle) -> tuple[Signed, ...]:
         """Take a scenario a peer hands over; returns the approvals this node holds."""
@@ -177,12 +192,12 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
             for record in approvals:
                 party = known.get(record.key_id)
                 if party is not None and (before is None or party not in before.approved_by):
-                    book.approve(conn, record, keys[party], party)
+                    _same(digest, book.approve(conn, record, keys[party], party))
                     self._ledger.enter_other(conn, "approved", party, {"party": party}, digest)
             for record in revocations:
                 party = known.get(record.key_id)
                 if party is not None and before is not None and not before.revoked:
-                    book.revoke(conn, record, keys[party], party)
+                    _same(digest, book.revoke(conn, record, keys[party], party))
                     self._ledger.enter_other(conn, "revoked", party, {"party": party}, digest)
             after = book.standing(conn, digest)
             return after is not None and after.revoked and not (before is not None and before.revoked)
@@ -193,3 +208,13 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
     async def _view(self, digest: bytes) -> ScenarioView:
         with self._ledger.store.read() as conn:
             return book.view(conn, digest, signed.now_ms())
+
+
+def _same(digest: bytes, found: bytes) -> None:
+    if found != digest:
+        raise InvalidSpec(tell="a bundle holds a record of another scenario")
+
+
+def _concerns(view: ScenarioView, key: bytes) -> bool:
+    scenario = wire.decode(Scenario, view.scenario.payload)
+    return key in (scenario.applicant_key, scenario.recipient.identity_key, *scenario.consent.issuers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from sqlalchemy import Connection, delete, insert, select
@@ -51,6 +52,15 @@ def fetch(conn: Connection, folder: Path, node_key: bytes, job_id: str, name: st
     except FileNotFoundError:
         raise IntegrityFailed(f"job {job_id}: the file of artefact {name} is gone") from None
     return unseal(key, _ONCE, sealed, _context(job_id, name))
+
+
+def thin_out(conn: Connection, folder: Path, job_id: str, lasting: Collection[str]) -> None:
+    """Destroy what was kept under a job, but for what later jobs build on."""
+    gone = select(artefacts.c.name).where(artefacts.c.job_id == job_id, artefacts.c.name.notin_(lasting))
+    names = [name for (name,) in conn.execute(gone)]
+    conn.execute(delete(artefacts).where(artefacts.c.job_id == job_id, artefacts.c.name.in_(names)))
+    for name in names:
+        _path(folder, job_id, name).unlink(missing_ok=True)  # noise already: its key is gone with this transaction
 
 
 def drop(conn: Connection, folder: Path, job_id: str) -> None:

@@ -92,5 +92,12 @@ def fsck(session: Session) -> Any:
         return {"entries": home.fsck(), "intact": True}
 
 
+@command(app, "reason", needs=HOME)
+def reason(session: Session, job_id: Annotated[str, typer.Argument(help="The job.")]) -> Any:
+    """Say why a job ended early at this node, in the words that only its owner may read."""
+    with session.open_home() as home:
+        return {"job_id": job_id, "reason": home.reason(job_id), "committed": True}
+
+
 def _named(facts: Any) -> dict[str, str]:
     return {fact.name: fact.value for fact in facts}

@@ -69,6 +69,28 @@ def make_certificate(name: str) -> tuple[bytes, bytes]:
     return secret, certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def lock_key(pem: bytes, passphrase: bytes) -> bytes:
+    """Return a private key in PEM, encrypted."""
+    key = serialization.load_pem_private_key(pem, None)
+    how = serialization.BestAvailableEncryption(passphrase)
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)
+
+
+def unlock_key(pem: bytes, passphrase: bytes) -> bytes:
+    """Return an encrypted private key in the clear, as gRPC wants it: in memory only.
+
+    Raises:
+        InvalidSpec: the passphrase does not open it.
+    """
+    try:
+        key = serialization.load_pem_private_key(pem, passphrase)
+    except (ValueError, TypeError):
+        raise InvalidSpec(tell="the passphrase does not open the TLS key") from None
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 def fingerprint(cert_pem: bytes) -> bytes:
     """Return the SM3 digest of a certificate's DER.
 

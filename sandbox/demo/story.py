@@ -27,7 +27,6 @@ from sandbox.home import Home
 from sandbox.model import DatasetView
 
 STEPS = 30
-SECRET = "a joint credit score on one machine"  # noqa: S105 - fixes the hold-out of the demo, guards nothing
 PEOPLE = {
     "officer": ("bank", ["submitter"]),
     "bank-data-officer": ("bank", ["owner"]),
@@ -46,7 +45,6 @@ def run(keep: Path | None = None, as_json: bool = False, psi_engine: str = "AUTO
     try:
         began = time.monotonic()
         settings = {name: {"ray_start": "eager"} for name in ("operator", "bank", "witness")}
-        settings["bank"] = {"ray_start": "eager", "repeatable_secret": SECRET}
         nodes = LocalNodes(folder, settings)
         console.print("[bold]1[/] three nodes: keys, cards exchanged, started")
         with nodes:
@@ -139,6 +137,8 @@ def _brief(
     nodes: LocalNodes, desk: Path, digest: bytes, views: dict[str, DatasetView], applicant: str, psi_engine: str
 ) -> None:
     """Lay out what the officer needs: keys, cards, trust, and the applicant's consent."""
+    from jobs.credit_score.plaintext import DEMO_SEED
+
     shutil.copytree(nodes.folder / "officer", desk / "officer")
     for name in nodes.cards:
         shutil.copy(nodes.folder / f"{name}.peer", desk)
@@ -154,7 +154,7 @@ def _brief(
         "applicant": applicant,
         "consent": wire.encode(consent).hex(),
         "steps": STEPS,
-        "seed": "demo",
+        "seed": DEMO_SEED.decode(),
         "psi_engine": psi_engine,
     }
     (desk / "request.json").write_text(json.dumps(request))

@@ -107,7 +107,7 @@ def _scores(rule: OutputRule, rows: int, tables: Mapping[str, bytes], score_step
 
 
 def _are_scores(schema: pa.Schema) -> bool:
-    return pa.types.is_string(schema.field("id").type) and pa.types.is_integer(schema.field("points").type)
+    return bool(pa.types.is_string(schema.field("id").type) and pa.types.is_integer(schema.field("points").type))
 
 
 def _json(value: Mapping[str, float | int]) -> bytes:

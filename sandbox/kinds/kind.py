@@ -46,9 +46,6 @@ class Task(Protocol):
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
 
-    def secret(self, purpose: str) -> bytes:
-        """Return 32 bytes only this node can make, always the same for one purpose."""
-
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what an earlier job of this scenario, or an earlier stage of this one, kept here."""
 
@@ -76,6 +73,7 @@ class Kind:
     """One job kind."""
 
     outputs: Mapping[str, OutputClass]
+    lasting: frozenset[str]  # artefacts that later jobs build on; everything else goes when the job is released
     reveals_in_protocol: bool  # then the gate runs before the first round as well
     engines: Callable[[JobSpec], tuple[str, ...]]  # acceptable ones, best first
     reveals: Callable[[JobSpec, Mapping[PartyRole, str], str], tuple[Reveal, ...]]

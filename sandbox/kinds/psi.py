@@ -104,6 +104,7 @@ def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
 KIND = Kind(
     outputs={"aligned": OutputClass.AGGREGATE},
+    lasting=frozenset({ALIGNMENT}),
     reveals_in_protocol=True,
     engines=engines,
     reveals=reveals,

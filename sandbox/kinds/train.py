@@ -10,8 +10,8 @@
 Reveals:  to left: the weights of its own features. To right: the weights of its own features, and which shared people
           are held out of training. To the compute party: numbers of rows and columns. To the recipient: how many
           people it was trained and tested on, rounded.
-Security: the hold-out is stratified by label. Its seed is mixed with a secret of left's node, else whoever knows seed
-          and mask could read the label of people between the two class cuts.
+Security: who is held out depends on the seed and on the order of left's rows, never on a label: a hold-out stratified
+          by label would tell, over many trainings, every label.
 Output:   "training": {"rows_trained", "rows_held"}, rounded.
 Artefacts: "model" (this side's half), "positions" (the alignment, int64).
 """
@@ -26,10 +26,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sandbox.crypto.sm3 import hmac_sm3
-from sandbox.errors import IntegrityFailed, InvalidSpec, OutputWithheld
+from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.kinds.features import Encoder, fit
-from sandbox.kinds.holdout import holdout, truth
+from sandbox.kinds.holdout import draw, truth
 from sandbox.kinds.kind import Kind, Task
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal, TrainSpec
@@ -145,7 +144,7 @@ def _prepare(task: Task, spec: TrainSpec) -> tuple[_Inputs, dict[str, int]]:
     labels: NDArray[np.bool_] | None = None
     if task.role is PartyRole.LEFT:
         labels = truth(table.column(label).to_numpy().astype(np.float64))
-        held = _hold_out(labels, positions, task.secret("holdout"), spec)
+        held = _hold_out(positions, spec)
         for name, members in (("trained", ~held), ("held", held)):
             gate_inputs[f"group.{name}_bad"] = int(labels[members].sum())
             gate_inputs[f"group.{name}_good"] = int((~labels[members]).sum())
@@ -173,16 +172,10 @@ def _prepare(task: Task, spec: TrainSpec) -> tuple[_Inputs, dict[str, int]]:
     return _Inputs(len(features), columns, features, target), gate_inputs
 
 
-def _hold_out(
-    labels: NDArray[np.bool_], positions: NDArray[np.int64], secret: bytes, spec: TrainSpec
-) -> NDArray[np.bool_]:
+def _hold_out(positions: NDArray[np.int64], spec: TrainSpec) -> NDArray[np.bool_]:
     """Return who is held out: by stored order, so that the same people are in every alignment of the same rows."""
-    order = np.argsort(positions)
-    held = np.zeros(len(labels), np.bool_)
-    try:
-        held[order] = holdout(labels[order], hmac_sm3(secret, spec.seed), spec.holdout_percent / 100)
-    except InvalidSpec as error:
-        raise OutputWithheld(str(error), stage="compute") from None  # that a class is nearly empty is nobody's business
+    held = np.zeros(len(positions), np.bool_)
+    held[np.argsort(positions)] = draw(len(positions), spec.seed, spec.holdout_percent / 100)
     return held
 
 
@@ -200,11 +193,15 @@ def engines(spec: JobSpec) -> tuple[str, ...]:
 def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
     return (
-        Reveal(parties[PartyRole.LEFT], "the weights of its own features", "本方特征的权重"),
+        Reveal(
+            parties[PartyRole.LEFT],
+            "the weights of its own features, and how many features the other side has",
+            "本方特征的权重，以及对方特征的个数",
+        ),
         Reveal(
             parties[PartyRole.RIGHT],
-            "the weights of its own features, and which shared people are held out of training",
-            "本方特征的权重，以及哪些共有人员未参与训练",
+            "the weights of its own features, how many features the other side has, and who is held out of training",
+            "本方特征的权重、对方特征的个数，以及哪些共有人员未参与训练",
         ),
         Reveal(
             parties[PartyRole.COMPUTE],
@@ -223,6 +220,7 @@ def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
 KIND = Kind(
     outputs={"training": OutputClass.REPORT},
+    lasting=frozenset({MODEL, POSITIONS}),
     reveals_in_protocol=False,
     engines=engines,
     reveals=reveals,

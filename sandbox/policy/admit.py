@@ -205,11 +205,15 @@ def _sides(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, D
         raise _refused("proposer")
     if not isinstance(spec.kind, PsiSpec) and not left.label:
         raise _refused("label")
-    _check_parameters(spec)
+    _check_parameters(spec, choices)
     return left, right
 
 
-def _check_parameters(spec: JobSpec) -> None:
+def _check_parameters(spec: JobSpec, choices: Choices) -> None:
+    if not 0 <= choices.deadline_s <= 86_400 or (choices.deadline_s and spec.deadline_s not in (0, choices.deadline_s)):
+        raise PartyFailed(
+            tell="plans with another deadline than was asked for", party=choices.proposer, stage="propose"
+        )
     if not 0 <= spec.deadline_s <= 86_400:
         raise InvalidSpec(tell="deadline_s must be 0 to 86400 seconds")
     if isinstance(spec.kind, TrainSpec):

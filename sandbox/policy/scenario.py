@@ -83,8 +83,10 @@ def check(scenario: Scenario, floors: Floors) -> None:
         _need(scenario.score_step >= floors.score_step, "score_step", f"is finer than {floors.score_step} points")
         _need(scenario.models_per_person >= 1, "models_per_person", "must be at least 1")
         _need(scenario.consent.single is ConsentRule.TOKEN, "consent.single", "must be TOKEN")
-        _need(scenario.consent.batch is not ConsentRule.NONE, "consent.batch", "must not be NONE")
+        _need(scenario.consent.batch is ConsentRule.HELD_LETTER, "consent.batch", "must be HELD_LETTER")
         _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
+        own = scenario.applicant_key in scenario.consent.issuers
+        _need(not own, "consent.issuers", "must not name the applicant's own key")
     _need(
         _COEFFICIENT.fullmatch(scenario.price.coefficient) is not None,
         "price.coefficient",

@@ -124,6 +124,7 @@ def intersect_bucket(
                 "source": str(source),
                 "target": str(target),
                 "rows": len(padded),
+                "most": _most(terms.rows(Role.RIGHT if role is Role.LEFT else Role.LEFT), buckets),
                 "agreement": terms.agreement(ENGINE, bucket, buckets),
                 "patience_ms": int(1000 * (patience_s if patience_s is not None else 20 + 5e-5 * rows)),
             },
@@ -139,6 +140,12 @@ def intersect_bucket(
     if bool((matched >= len(digests)).any()):
         raise ProtocolFailed("the engine matched a padding row", party=peer)
     return matched
+
+
+def _most(rows: int, buckets: int) -> int:
+    """Return how many of its ``rows`` the other side may bring into one bucket; a cut may be a little uneven."""
+    size = padded_size(rows, buckets)
+    return size if buckets == 1 else size + size // 10 + 1000
 
 
 def _padded(digests: Digests, size: int) -> Digests:

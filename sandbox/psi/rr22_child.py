@@ -77,6 +77,8 @@ def _agree(context: Any, config: dict[str, Any]) -> list[int]:
         if type(rows) is not int or not 0 <= rows <= table.MAX_ROWS:
             raise ProtocolFailed("the other side announced an impossible number of rows", party=config["peer"])
         sizes.append(rows)
+    if sizes[1 - config["rank"]] > config["most"]:
+        raise ProtocolFailed("the other side brings more rows than it committed to", party=config["peer"])
     return sizes
 
 

@@ -81,8 +81,9 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetInclusion(self, request, context):
-        """Proof that an entry is in the tree of a size. Body: InclusionQuery.
-        INVALID_ARGUMENT  index or size out of range
+        """Proof that an entry is in the tree of a size; who may see which entry is as above. Body: InclusionQuery.
+        INVALID_ARGUMENT   index or size out of range
+        PERMISSION_DENIED  the entry is neither the caller's doing nor of the caller's job
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

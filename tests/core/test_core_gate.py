@@ -79,7 +79,9 @@ WITHHELD: list[tuple[str, OutputRule, Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "inputs", "figures", "tables"), [w[1:] for w in WITHHELD], ids=[w[0] for w in WITHHELD])
+@pytest.mark.parametrize(
+    ("rule", "inputs", "figures", "tables"), [w[1:] for w in WITHHELD], ids=[w[0] for w in WITHHELD]
+)
 def test_whatever_is_missing_or_disclosive_withholds(rule: OutputRule, inputs: Any, figures: Any, tables: Any) -> None:
     with pytest.raises(OutputWithheld) as refusal:
         release(plan(rule), inputs, figures, tables, 5)

@@ -14,7 +14,15 @@ from sqlalchemy import func, select, update
 
 from sandbox import keyring, record, registry, signed, wire
 from sandbox.crypto.envelope import verify_payload
-from sandbox.errors import AlreadyExists, IntegrityFailed, InvalidSpec, NotFound, SandboxError, Unauthenticated, WrongState
+from sandbox.errors import (
+    AlreadyExists,
+    IntegrityFailed,
+    InvalidSpec,
+    NotFound,
+    SandboxError,
+    Unauthenticated,
+    WrongState,
+)
 from sandbox.home import Home, init
 from sandbox.model import MOVES, Failure, Fee, JobSubmission, PeerCard, State, TrailEntry, TrailReport
 from sandbox.policy.admit import admit
@@ -128,7 +136,7 @@ def test_a_peer_is_pinned_by_its_key(store: Store, tmp_path: Path) -> None:
             with pytest.raises(AlreadyExists, match="is pinned with key"):
                 registry.pin(conn, card)
         assert [card.node_id for card in registry.all_peers(conn)] == ["bank"]
-        with pytest.raises(NotFound, match="sandbox peer|not a peer"):
+        with pytest.raises(NotFound, match="not a peer"):
             registry.peer(conn, "operator")
 
 
@@ -199,7 +207,7 @@ def test_settings_are_read_and_the_environment_wins(tmp_path: Path, monkeypatch:
     )
     monkeypatch.setenv("SANDBOX_DEADLINE_S", "60")
     assert load(tmp_path).deadline_s == 60
-    with pytest.raises(NotFound, match="sandbox init|is missing"):
+    with pytest.raises(NotFound, match="is missing"):
         load(tmp_path / "nowhere")
 
 

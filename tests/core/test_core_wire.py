@@ -162,18 +162,18 @@ def test_an_unset_or_unknown_enumeration_is_refused(shape: type, name: str, numb
 def test_an_unset_enumeration_in_a_list_is_refused(number: int) -> None:
     message = proto_of(sample(model.Scenario))
     message.kinds.append(number)
-    with pytest.raises(InvalidSpec, match="Scenario.kinds"):
+    with pytest.raises(InvalidSpec, match=r"Scenario\.kinds"):
         parse(model.Scenario, message.SerializeToString())
 
 
 def test_an_unset_oneof_is_refused_and_never_defaulted() -> None:
     message = proto_of(JobSpec("r", bytes(32), TrainSpec("a" * 32, 1, 20, b"s", 0)))
     message.ClearField("train")
-    with pytest.raises(InvalidSpec, match="JobSpec.kind is not set"):
+    with pytest.raises(InvalidSpec, match=r"JobSpec\.kind is not set"):
         parse(JobSpec, message.SerializeToString())
     inner = proto_of(ScoreSpec("a" * 32, BatchScore(model.ScoreScope.HOLDOUT)))
     inner.ClearField("batch")
-    with pytest.raises(InvalidSpec, match="ScoreSpec.subject is not set"):
+    with pytest.raises(InvalidSpec, match=r"ScoreSpec\.subject is not set"):
         parse(ScoreSpec, inner.SerializeToString())
 
 

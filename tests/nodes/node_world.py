@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sqlalchemy import select
 
 from sandbox import signed, wire
 from sandbox.client import Client, Trust
@@ -45,6 +46,7 @@ from sandbox.model import (
     VersionRule,
 )
 from sandbox.peer.failures import TRAILER
+from sandbox.store import usage
 
 CANARY = "CANARY7391"
 SHARED_ID = f"{CANARY}-SHARED"
@@ -211,6 +213,18 @@ class World:
             assert time.monotonic() < end, f"not in {stage}: {names}"
             time.sleep(0.02)
 
+    def computing(self, job: JobView) -> None:
+        """Wait until both owners have spent the quota: from then on engine bytes flow."""
+        self.reached(job.job_id, "compute")
+        end = time.monotonic() + 30
+        for node in ("bank", "operator"):
+            while [r.state for r in self.select(node, select(usage.c.state).where(usage.c.job_id == job.job_id))] != [
+                "spent"
+            ]:
+                assert time.monotonic() < end, f"nothing is spent at {node}"
+                time.sleep(0.05)
+        time.sleep(0.3)
+
     def align(self, digest: bytes, bank: DatasetView, operator: DatasetView, **options: Any) -> JobView:
         """Submit an alignment."""
         engine = options.pop("engine", PsiEngine.ECDH_X25519)
@@ -337,4 +351,3 @@ def counting(scenario: Scenario) -> dict[str, Any]:
         "outputs": scenario.outputs[:1],
         "datasets": tuple(dataclasses.replace(use, fields=("v",), label="") for use in scenario.datasets),
     }
-

@@ -92,7 +92,19 @@ def by_hand(world: World, receipt: bytes, folder: Path) -> None:
     home = world.home("bank")
     (folder / "key.pem").write_bytes(home.keys.checkpoint.public.to_pem())
     home.store.close()
-    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key.pem", "-rawin", "-digest", "sm3", "-in", "body"]
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        "key.pem",
+        "-rawin",
+        "-digest",
+        "sm3",
+        "-in",
+        "body",
+    ]
     command += ["-sigfile", "signature", "-pkeyopt", f"distid:{SIGNER_ID}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0 and "Verified Successfully" in done.stdout, done.stdout + done.stderr
@@ -169,9 +181,7 @@ def test_others_do_not_learn_that_a_job_exists(world: World, flow: Flow) -> None
     assert flow.psi.job_id in {job.job_id for job in world.op_owner.jobs(limit=500)}  # an auditor sees all
 
 
-def test_a_plan_has_no_effect_and_prices_as_the_job_does(
-    world: World, data: Data, scenario: bytes, flow: Flow
-) -> None:
+def test_a_plan_has_no_effect_and_prices_as_the_job_does(world: World, data: Data, scenario: bytes, flow: Flow) -> None:
     before = world.select("bank", select(job_rows.c.job_id))
     view = world.officer.plan(specs.score(scenario, flow.train.job_id, ScoreScope.ALIGNED))
     assert view.job_id not in {row.job_id for row in before}

@@ -1,4 +1,4 @@
-"""The door: what is not signed, fresh, for this node, this method and this connection gets its status and no further."""
+"""The door: what is not signed, fresh, for this node, this method and this connection gets its status, no more."""
 
 from __future__ import annotations
 
@@ -197,12 +197,8 @@ def test_the_log_is_not_open_to_everybody(world: World, flow: Flow) -> None:
         ),
     ):
         refused(world, request(data), "PERMISSION_DENIED", "only operators and auditors", method)
-    foreign = made(
-        world, "clerk", body=InclusionQuery(own[0].index), method=full_name("AuditService/GetInclusion")
-    )
-    refused(
-        world, request(foreign), "PERMISSION_DENIED", "only operators", "AuditService/GetInclusion", tls="clerk"
-    )
+    foreign = made(world, "clerk", body=InclusionQuery(own[0].index), method=full_name("AuditService/GetInclusion"))
+    refused(world, request(foreign), "PERMISSION_DENIED", "only operators", "AuditService/GetInclusion", tls="clerk")
     query = made(world, "clerk", body=EntryQuery(job_id=flow.psi.job_id), method=full_name("AuditService/ListEntries"))
     refused(world, request(query), "NOT_FOUND", "not found", "AuditService/ListEntries", tls="clerk")
 
@@ -285,4 +281,3 @@ def test_quota_is_counted_once_a_job_and_ends(world: World, data: Data) -> None:
     for node in ("bank", "operator"):
         rows = world.select(node, select(usage.c.state, usage.c.rows).where(usage.c.scenario_digest == digest))
         assert [tuple(row) for row in rows] == [("spent", 423)] * 2
-

@@ -27,6 +27,7 @@ static inline limb broadcast(uint64_t value)
 
 static inline void carry_unit(limb r[LIMBS])
 {
+#pragma GCC unroll 4
     for (int i = 0; i < LIMBS - 1; i++) {
         r[i + 1] += SAR(r[i], LIMB_BITS);
         r[i] &= LIMB_MASK;
@@ -35,6 +36,7 @@ static inline void carry_unit(limb r[LIMBS])
 
 static inline void reduce_unit(limb r[LIMBS])
 {
+#pragma GCC unroll 5
     for (int i = 0; i < LIMBS; i++)
         r[i] += 16 * sm2_prime[i];
     limb high = SAR(r[4], TOP_BITS); /* 2^256 = 2^224 + 2^96 - 2^64 + 1 modulo p */
@@ -48,27 +50,30 @@ static inline void reduce_unit(limb r[LIMBS])
 #define COMBINE(out, expression)                                                                                       \
     do {                                                                                                               \
         element combined;                                                                                              \
-        for (int i = 0; i < LIMBS * UNITS; i++)                                                                        \
+        _Pragma("GCC unroll 10") for (int i = 0; i < LIMBS * UNITS; i++)                                                                        \
             combined.v[i] = (expression);                                                                              \
-        for (int unit = 0; unit < UNITS; unit++)                                                                       \
+        _Pragma("GCC unroll 2") for (int unit = 0; unit < UNITS; unit++)                                               \
             reduce_unit(combined.v + LIMBS * unit);                                                                    \
         *(out) = combined;                                                                                             \
     } while (0)
 
 static inline void multiply_loose(element *out, const element *a, const element *b)
 {
+#pragma GCC unroll 2
     for (int unit = 0; unit < UNITS; unit++)
         multiply_unit(out->v + LIMBS * unit, a->v + LIMBS * unit, b->v + LIMBS * unit);
 }
 
 static inline void square_loose(element *out, const element *a)
 {
+#pragma GCC unroll 2
     for (int unit = 0; unit < UNITS; unit++)
         square_unit(out->v + LIMBS * unit, a->v + LIMBS * unit);
 }
 
 static inline void carry(element *out)
 {
+#pragma GCC unroll 2
     for (int unit = 0; PRODUCTS_ARE_LOOSE && unit < UNITS; unit++)
         carry_unit(out->v + LIMBS * unit);
 }

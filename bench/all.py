@@ -1,0 +1,43 @@
+"""Every figure again, and the table in README.md from them.
+
+python -m bench.all
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from bench import demo, psi, rpc, sm2, upload
+from bench.record import RESULTS
+
+README: Final = Path(__file__).with_name("README.md")
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the figures as a table in Markdown."""
+    lines = ["| bench | case | ours | peer | peer's | ratio |", "|---|---|---:|---|---:|---:|"]
+    for row in rows:
+        shown = [row["bench"], row["case"], f"{row['ours']:g} {row['unit']}", row["peer"] or ""]
+        shown += [
+            f"{row['peer_value']:g} {row['unit']}" if row["peer"] else "",
+            f"{row['ratio']:g}" if row["peer"] else "",
+        ]
+        lines.append("| " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure everything, one bench after the other, and rewrite the table."""
+    for bench in (sm2, rpc, upload, psi, demo):
+        bench.main([])
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))
+    README.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
