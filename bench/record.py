@@ -23,8 +23,9 @@ _PACKAGES: Final = ("data-sandbox", "spu", "grpcio", "ray", "cryptography", "num
 
 
 def versions() -> dict[str, str]:
-    """Return what was measured, and on what."""
+    """Return what was measured, and on what: libraries, machine, and how busy it was in the minute before."""
     found = {"python": platform.python_version(), "cores": str(os.cpu_count()), "machine": platform.machine()}
+    found["load"] = f"{os.getloadavg()[0]:.1f}"
     for name in _PACKAGES:
         try:
             found[name] = version(name)

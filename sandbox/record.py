@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -207,35 +208,46 @@ def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
 
 def view(conn: Connection, job_id: str, stage_now: str = "") -> JobView:
     """Return a job as its submitter may see it: before release no sizes, and durations only roughly."""
-    row, job = _row(conn, job_id), read(conn, job_id)
-    released = job.state is State.RELEASED
+    row = _row(conn, job_id)
+    plan, state = _plan(bytes(row.plan)), State(row.state)
+    released = state is State.RELEASED
     done = conn.execute(select(stages).where(stages.c.job_id == job_id).order_by(stages.c.position))
     shown = [
         Stage(s.name, s.milliseconds if released else 100 * round(s.milliseconds / 100), s.bytes if released else 0)
         for s in done
     ]
-    if stage_now and job.state not in ENDED:
+    if stage_now and state not in ENDED:
         shown.append(Stage(stage_now, 0, 0))
     entries: list[TrailEntry] = []
     for (report,) in conn.execute(select(trails.c.report).where(trails.c.job_id == job_id).order_by(trails.c.party)):
-        entries.extend(wire.decode(TrailReport, report).entries)
+        entries.extend(_report(bytes(report)).entries)
     return JobView(
         job_id=job_id,
         kind=JobKind(row.kind),
-        state=job.state,
+        state=state,
         created_ms=row.created_ms,
         stages=tuple(shown),
         failure=wire.decode(Failure, row.failure) if row.failure else None,
-        plan_digest=job.plan_digest,
-        engine=job.plan.engine,
-        isolation=job.plan.isolation,
+        plan_digest=bytes(row.plan_digest),
+        engine=plan.engine,
+        isolation=plan.isolation,
         fee=Fee(row.fee_units, row.fee_yuan, row.fee_entry) if released and row.fee_units is not None else None,
         trail=tuple(entries),
         request_id=row.request_id,
         submitter=row.submitter,
-        parties=job.parties,
-        deadline_s=job.plan.deadline_s,
+        parties=tuple(party.node_id for party in plan.parties),
+        deadline_s=plan.deadline_s,
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _plan(stored: bytes) -> Plan:
+    return wire.decode(Plan, stored)
+
+
+@functools.lru_cache(maxsize=256)
+def _report(stored: bytes) -> TrailReport:
+    return wire.decode(TrailReport, stored)
 
 
 def _row(conn: Connection, job_id: str) -> Row[Any]:

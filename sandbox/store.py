@@ -234,9 +234,14 @@ class Store:
 
     def scrub(self) -> None:
         """Make what was deleted unreadable: ``secure_delete`` overwrites pages, this empties the log they stood in."""
-        if self.engine.dialect.name == "sqlite":
-            with self._writing, self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self.engine.dialect.name != "sqlite":
+            return
+        with self._writing:
+            connection = self.engine.raw_connection()  # a checkpoint cannot run inside a transaction
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """Let go of the database."""

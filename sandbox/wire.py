@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import types
 import typing
 from collections.abc import Callable
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2)
 _DEFAULT = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
 _FIELDS: dict[type, dict[str, Any]] = {}
+_CLASSES: dict[type, Callable[[], Any]] = {}
 MAX_INTEGER = (1 << 63) - 1  # what the store can hold
 MAX_MESSAGE = 8 << 20  # bytes of one encoded message; larger things are streamed
 
@@ -72,9 +74,13 @@ def to_proto(value: object) -> Any:
 
 
 def _message(shape: type) -> Callable[[], Any]:
+    known = _CLASSES.get(shape)
+    if known is not None:
+        return known
     for module in _MODULES:
         if hasattr(module, shape.__name__):
-            return typing.cast(Callable[[], Any], getattr(module, shape.__name__))
+            made = _CLASSES[shape] = typing.cast(Callable[[], Any], getattr(module, shape.__name__))
+            return made
     raise TypeError(f"{shape.__name__} has no message")
 
 
@@ -96,6 +102,7 @@ def refuse_unknown(message: Proto, where: str) -> None:
                 refuse_unknown(part, f"{where}.{field.name}")
 
 
+@functools.cache
 def _options(hint: Any) -> tuple[type, ...]:
     """The shapes a union may hold; empty if it is no union."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else ()
@@ -144,6 +151,7 @@ def _read_value(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
+@functools.cache
 def _strip(hint: Any) -> tuple[Any, Size | None]:
     if get_origin(hint) is Annotated:
         return get_args(hint)[0], next((m for m in get_args(hint)[1:] if isinstance(m, Size)), None)

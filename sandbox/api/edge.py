@@ -115,10 +115,9 @@ class Edge:
     def _remember(self, conn: Connection, envelope: Signed, call: Call) -> None:
         """Store the nonce in the transaction of the effect; one that is there already is a replay."""
         try:
-            with conn.begin_nested():
-                conn.execute(
-                    insert(nonces).values(key_id=envelope.key_id, nonce=call.nonce, expires_ms=call.time_ms + KEPT_MS)
-                )
+            conn.execute(
+                insert(nonces).values(key_id=envelope.key_id, nonce=call.nonce, expires_ms=call.time_ms + KEPT_MS)
+            )
         except IntegrityError:
             raise Unauthenticated(
                 tell="this request was sent before", hint="sign again: a retry needs a fresh nonce"

@@ -114,7 +114,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"score_step": 4}, "score_step is finer than 5"),
     ({"models_per_person": 0}, "models_per_person"),
     ({"consent": replace(ONE.consent, single=ConsentRule.HELD_LETTER)}, "consent.single must be TOKEN"),
-    ({"consent": replace(ONE.consent, batch=ConsentRule.NONE)}, "consent.batch must not be NONE"),
+    ({"consent": replace(ONE.consent, batch=ConsentRule.NONE)}, "consent.batch must be HELD_LETTER"),
     ({"consent": replace(ONE.consent, issuers=())}, "consent.issuers must name"),
     ({"price": PriceTerms("fujian-2024", "1.5", False)}, "price.coefficient"),
     ({"price": PriceTerms("fujian-2024", "1e0", False)}, "price.coefficient"),

@@ -62,6 +62,20 @@ def test_a_block_that_raises_leaves_nothing(store: Store) -> None:
         assert conn.scalar(select(func.count()).select_from(usage)) == 0
 
 
+def test_what_was_deleted_and_scrubbed_is_in_no_file(store: Store, tmp_path: Path) -> None:
+    secret = b"a wrapped key that is to be gone"
+    row = {"day": 1, "calls": 1, "rows": 1, "state": "reserved"}
+    with store.write() as conn:
+        conn.execute(usage.insert().values(job_id="a", scenario_digest=secret, **row))
+    assert any(secret in file.read_bytes() for file in tmp_path.iterdir())
+    with store.write() as conn:
+        conn.execute(usage.delete())
+    store.scrub()
+    assert not [file.name for file in tmp_path.iterdir() if secret in file.read_bytes()]
+    with store.write() as conn:  # and the store goes on
+        conn.execute(usage.insert().values(job_id="b", scenario_digest=b"", **row))
+
+
 def test_writers_take_turns(store: Store, tmp_path: Path) -> None:
     """Two stores on one file, as two processes have: read, then write, never lost."""
     other = Store.at(tmp_path / "store.db")

@@ -147,8 +147,9 @@ def test_a_destroyed_dataset_leaves_a_receipt_and_no_rows(world: World) -> None:
     with pytest.raises(Unavailable, match="is not available") as refusal:
         world.align(digest, bank, operator)
     assert "ask the data owner" in refusal.value.hint
-    with pytest.raises(WrongState, match="destroyed already"):
-        world.bank_owner.destroy_dataset(bank.code, bank.version)
+    again, second = world.bank_owner.destroy_dataset(bank.code, bank.version)  # the first receipt may have got lost
+    assert again == view
+    assert world.trust().verify(second).index == proven.index
 
 
 def test_the_others_dataset_is_gone_and_the_asker_learns_only_that(world: World) -> None:
