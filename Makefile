@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 PROTOS := $(wildcard proto/sandbox/v1/*.proto)
-BENCHES := bench.demo bench.psi bench.rpc bench.upload bench.sm2_adapters
+NATIVE := setup.py $(wildcard sandbox/crypto/_sm2curve/*.[ch])
 
 .PHONY: help venv demo test test-all check format-check lint types layers buf house bench figures proto clean
 
@@ -56,7 +56,8 @@ house: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m "not slow and not long" tests/house
 
 bench: $(VENV)/.bench  ## measure every figure of the README again, peers beside ours
-	for one in $(BENCHES); do $(BIN)/python -m $$one; done
+	$(BIN)/python -m bench.all
+	$(BIN)/python docs/figures.py
 
 figures: $(VENV)/.run  ## put the figures of bench/results.json into the READMEs
 	$(BIN)/python docs/figures.py
@@ -65,13 +66,13 @@ proto: $(VENV)/.dev  ## generate sandbox/v1 from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
 
 clean:  ## remove .venv and every cache
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage build *.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage* build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- set-up -------------------------------------------------------------------------------------------------------
 
 # What has to be on the machine: Python 3.11 with venv, OpenSSL 3 as a library (SM2) and as a program (verification by
-# hand, tests). Debian's package names.
+# hand, tests). Debian's package names. A C compiler is welcome and not needed: see setup.py.
 $(VENV)/.python:
 	@missing=""; \
 	  if ! command -v $(PYTHON) >/dev/null; then missing="$$missing python3.11"; fi; \
@@ -89,21 +90,23 @@ $(VENV)/.python:
 	  fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "$(PYTHON) is not Python 3.11; give one with make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
+	@command -v cc >/dev/null && [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] \
+	  || echo "no C compiler: SM2 intersections will be slower (to have one: apt-get install gcc libc6-dev python3.11-dev)"
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.run: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.run: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
 	@echo "installing what the sandbox needs, versions as in constraints.txt (a few minutes the first time)"
 	@$(PIP) install -c constraints.txt setuptools
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[fast]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[fast,dev]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	@$(PIP) install -c constraints.txt --no-build-isolation -e '.[fast,dev,bench]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,dev,bench]'
 	@touch $@

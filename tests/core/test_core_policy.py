@@ -139,14 +139,14 @@ def test_a_scenario_that_could_not_run_or_asks_too_much_is_refused_by_field(chan
 @pytest.mark.parametrize("where", ["applicant_key", "recipient.identity_key", "recipient.sealing_key", "issuers"])
 def test_a_key_that_is_no_point_is_refused(where: str) -> None:
     off = b"\4" + bytes(63) + b"\1"
-    changed = {
+    changed: dict[str, dict[str, Any]] = {
         "applicant_key": {"applicant_key": off},
         "recipient.identity_key": {"recipient": replace(ONE.recipient, identity_key=off)},
         "recipient.sealing_key": {"recipient": replace(ONE.recipient, sealing_key=off)},
         "issuers": {"consent": replace(ONE.consent, issuers=(off,))},
-    }[where]
+    }
     with pytest.raises(InvalidSpec):
-        check(scenario(**changed), FLOORS)
+        check(scenario(**changed[where]), FLOORS)
 
 
 def test_where_a_scenario_stands() -> None:

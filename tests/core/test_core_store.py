@@ -13,7 +13,8 @@ from core_builders import BANK, JOB, OFFICER, facts, psi
 from sqlalchemy import func, select, update
 
 from sandbox import keyring, record, registry, signed, wire
-from sandbox.crypto.envelope import verify_payload
+from sandbox.crypto.envelope import sign_payload, verify_payload
+from sandbox.crypto.sm2 import PrivateKey
 from sandbox.errors import (
     AlreadyExists,
     IntegrityFailed,
@@ -109,7 +110,7 @@ def officer(tmp_path_factory: pytest.TempPathFactory) -> keyring.Person:
 def test_a_key_is_registered_with_roles_and_changes_them(store: Store, officer: keyring.Person) -> None:
     with store.write() as conn:
         first = registry.register(conn, officer.card, ["submitter", "owner"])
-        assert (first.roles, first.revoked, first.name) == ({"submitter", "owner"}, False, "officer")
+        assert (first.roles, first.revoked, first.name) == (frozenset({"submitter", "owner"}), False, "officer")
         assert first.identity == officer.identity.public
         assert registry.register(conn, officer.card, ["auditor"]).roles == {"auditor"}
         assert conn.scalar(select(func.count()).select_from(keys)) == 1
@@ -175,7 +176,7 @@ def test_key_files_are_private_and_a_passphrase_protects_them(tmp_path: Path) ->
     for wrong in (None, b"another passphrase"):
         with pytest.raises(SandboxError):
             keyring.load_node(tmp_path / "keys", wrong)
-    (tmp_path / "keys" / "identity.pem").write_bytes(keyring.PrivateKey.generate().to_pem())
+    (tmp_path / "keys" / "identity.pem").write_bytes(PrivateKey.generate().to_pem())
     sealed = bytearray((tmp_path / "keys" / "node.key").read_bytes())
     sealed[-1] ^= 1
     (tmp_path / "keys" / "node.key").write_bytes(bytes(sealed))
@@ -189,7 +190,7 @@ def test_a_persons_keys_come_back(tmp_path: Path) -> None:
     made = keyring.create_person(tmp_path / "p", "officer", "Bank", b"a long passphrase")
     again = keyring.load_person(tmp_path / "p", b"a long passphrase")
     assert (again.key_id, again.card) == (made.key_id, made.card)
-    verify_payload(made.identity.public, "call", b"x", signed.sign_payload(again.identity, "call", b"x"))
+    verify_payload(made.identity.public, "call", b"x", sign_payload(again.identity, "call", b"x"))
     with pytest.raises(NotFound, match="no key file"):
         keyring.load_person(tmp_path / "nobody")
 

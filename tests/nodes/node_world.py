@@ -50,7 +50,7 @@ from sandbox.store import usage
 
 CANARY = "CANARY7391"
 SHARED_ID = f"{CANARY}-SHARED"
-BANK_ROWS, OPERATOR_ROWS, SHARED, BAD = 600, 900, 423, 60
+BANK_ROWS, OPERATOR_ROWS, SHARED, BAD = 600, 900, 423, 140
 PURPOSE = "a credit decision on a loan"
 PEOPLE = {
     "officer": ("bank", ["submitter"]),
@@ -75,7 +75,7 @@ OPERATOR = schema({"id": "string", "late": "integer", "util": "integer", "city":
 
 
 def bank_rows() -> pa.Table:
-    """600 loans, 60 of them bad, all bad ones among the 423 whom the operator knows; not in the operator's order."""
+    """600 loans, 140 of them bad, all bad ones among the 423 whom the operator knows; not in the operator's order."""
     random = np.random.default_rng(5)
     order = random.permutation(BANK_ROWS)
     ids = np.array([SHARED_ID, *(f"PERSON-{n:05d}" for n in range(1, BANK_ROWS))])
@@ -236,7 +236,8 @@ class World:
 
     def logs(self) -> str:
         """The end of every node's log, for a failing assertion."""
-        return "\n".join(f"--- {n}\n{self.log(n)[-3000:]}" for n in self.nodes.cards)
+        kept = {n: [line for line in self.log(n).splitlines() if " DEBUG " not in line] for n in self.nodes.cards}
+        return "\n".join(f"--- {n}\n" + "\n".join(lines[-30:]) for n, lines in kept.items())
 
     def log(self, name: str) -> str:
         """A node's log."""
@@ -290,14 +291,16 @@ class World:
         with grpc.secure_channel(
             card.address, credentials, [("grpc.ssl_target_name_override", card.node_id)]
         ) as channel:
+            anything: Any = channel  # bytes in, bytes out
             name = method if method.startswith("/") else full_name(method)
             try:
                 if stream:
-                    body = b"".join(channel.unary_stream(name)(request, timeout=20))
+                    body = b"".join(anything.unary_stream(name)(request, timeout=20))
                 else:
-                    body = channel.unary_unary(name)(request, timeout=20)
+                    body = anything.unary_unary(name)(request, timeout=20)
             except grpc.RpcError as error:
-                trailer = b"".join(value for key, value in error.trailing_metadata() or () if key == TRAILER)
+                metadata: Any = error.trailing_metadata() or ()
+                trailer = b"".join(value for key, value in metadata if key == TRAILER)
                 return Answer(error.code().name, str(error.details()), trailer)
             return Answer("OK", "", b"", body)
 

@@ -97,12 +97,18 @@ def test_an_upload_is_what_was_signed(world: World) -> None:
     content = b"id,v\na,1\n"
     for changed in ({"digest": sm3(b"other")}, {"size": 8}, {"size": 10}):
         with pytest.raises(IntegrityFailed):
-            upload(world, "x.csv", content, **changed)  # type: ignore[arg-type]
+            upload(world, "x.csv", content, **changed)
     assert world.select("bank", select(datasets.c.code).where(datasets.c.name == "bad")) == []
 
 
 def test_a_malformed_schema_is_refused_before_the_upload(world: World) -> None:
-    for columns in ({"key": ["nobody"], "fields": schema(COLUMNS)["fields"]}, {"fields": []}, [], {"key": [], "x": 1}):
+    broken: tuple[Any, ...] = (
+        {"key": ["nobody"], "fields": schema(COLUMNS)["fields"]},
+        {"fields": []},
+        [],
+        {"key": [], "x": 1},
+    )
+    for columns in broken:
         with pytest.raises(InvalidSpec):
             upload(world, "x.csv", b"id,v\na,1\n", columns=columns)
 
