@@ -43,7 +43,7 @@ def test_no_command_is_lost() -> None:
         "scenario ": "draft apply approve list show revoke",
         "job ": "plan submit watch show list cancel result",
         "consent ": "issue",
-        "audit ": "entries checkpoint verify trust fsck",
+        "audit ": "entries checkpoint verify trust fsck reason",
         "request ": "sign",
     }
     assert set(COMMANDS) == {f"{noun}{verb}" for noun, verbs in nouns.items() for verb in verbs.split()}
