@@ -29,6 +29,8 @@ from sandbox.model import JobKind, RawResult
 log = logging.getLogger(__name__)
 OBJECT_STORE = 80 << 20  # bytes; Ray's least. Nothing of ours goes in
 STOP_S = 5.0
+# Four engines may share a core: a stage that waits for its peers must not keep the stage they wait for from starting.
+HEAVY_CPUS = 0.25
 _HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN})
 
 
@@ -118,7 +120,7 @@ class Runner:
 
         server = await asyncio.start_unix_server(attend, str(path), limit=1 << 20)
         heavy = name == "compute" and kind in _HEAVY
-        reference = self._task.options(num_cpus=1 if heavy else 0).remote(str(path))
+        reference = self._task.options(num_cpus=HEAVY_CPUS if heavy else 0, **self._here()).remote(str(path))
         finished = asyncio.wrap_future(reference.future())
         try:
             await asyncio.wait({outcome, finished}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,6 +150,15 @@ class Runner:
         done, _ = await asyncio.wait({finished}, timeout=STOP_S)
         if not done:
             self._ray.cancel(reference, force=True)
+
+    def _here(self) -> dict[str, Any]:
+        """In a cluster of many hosts a stage runs on the node's own: the desk and the engine's sockets are there."""
+        if not self.address:
+            return {}
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        node_id = self._ray.get_runtime_context().get_node_id()
+        return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)}
 
     def _look(self) -> None:
         """After a worker vanished: if Ray itself is gone, let the next stage start it anew."""

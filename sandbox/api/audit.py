@@ -34,7 +34,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Return leaves as stored."""
 
         def listed() -> Any:
-            opened = self._edge.open(request, _PREFIX + "ListEntries", EntryQuery, registry.ROLES, context)
+            opened = self._edge.open(request, _PREFIX + "ListEntries", EntryQuery, registry.ROLES)
             self._edge.spend_nonce(opened)
             body = opened.body
             if not 0 <= body.limit <= 1000:
@@ -60,7 +60,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Sign and return the present head."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetCheckpoint", CheckpointQuery, EVERYBODY, context)
+            opened = self._edge.open(request, _PREFIX + "GetCheckpoint", CheckpointQuery, EVERYBODY)
             with self._ledger.store.write() as conn:
                 opened.remember(conn)
                 note = audit_log.checkpoint(conn, self._ledger.node_id, self._ledger.keys.checkpoint)
@@ -73,7 +73,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Prove one entry."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetInclusion", InclusionQuery, registry.ROLES, context)
+            opened = self._edge.open(request, _PREFIX + "GetInclusion", InclusionQuery, registry.ROLES)
             index, wanted = opened.body.index, opened.body.size
             with self._ledger.store.write() as conn:
                 opened.remember(conn)
@@ -94,7 +94,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Prove that one tree continues another."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetConsistency", ConsistencyQuery, EVERYBODY, context)
+            opened = self._edge.open(request, _PREFIX + "GetConsistency", ConsistencyQuery, EVERYBODY)
             self._edge.spend_nonce(opened)
             old, new = opened.body.old_size, opened.body.new_size
             with self._ledger.store.read() as conn:
@@ -109,7 +109,7 @@ class Audit(audit_pb2_grpc.AuditServiceServicer):
         """Co-sign a peer's checkpoint after checking that its log only grew."""
 
         def cosign() -> Any:
-            opened = self._edge.open(request, _PREFIX + "Cosign", CosignQuery, frozenset({registry.PEER}), context)
+            opened = self._edge.open(request, _PREFIX + "Cosign", CosignQuery, frozenset({registry.PEER}))
             body, origin = opened.body, opened.caller.name
             with self._ledger.store.write() as conn:
                 opened.remember(conn)

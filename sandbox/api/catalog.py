@@ -75,7 +75,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         if first is None or first.WhichOneof("part") != "signed":
             raise InvalidSpec(tell="an upload begins with its signed registration")
         opened = await asyncio.to_thread(
-            self._edge.open, first, _PREFIX + "RegisterDataset", DatasetRegistration, OWNERS, context
+            self._edge.open, first, _PREFIX + "RegisterDataset", DatasetRegistration, OWNERS
         )
         body = opened.body
         if not _FILE.fullmatch(body.file_name):
@@ -157,7 +157,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         """List the entries."""
 
         def listed() -> Any:
-            opened = self._edge.open(request, _PREFIX + "ListDatasets", ListQuery, ROLES, context)
+            opened = self._edge.open(request, _PREFIX + "ListDatasets", ListQuery, ROLES)
             self._edge.spend_nonce(opened)
             code, _, last = opened.body.after.partition("/")
             if last and not last.isdecimal():
@@ -175,7 +175,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         """Return one entry."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetDataset", DatasetQuery, ROLES, context)
+            opened = self._edge.open(request, _PREFIX + "GetDataset", DatasetQuery, ROLES)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 view = _view(self._row(conn, opened.body.code, opened.body.version), self._ledger.node_id)
@@ -187,9 +187,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         """Destroy a version: its key first, then its chunks; answered with a receipt."""
 
         async def destroy() -> Any:
-            opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "DestroyDataset", DatasetQuery, OWNERS, context
-            )
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "DestroyDataset", DatasetQuery, OWNERS)
             index, view = await asyncio.to_thread(self._destroy, opened)
             await asyncio.to_thread(self._ledger.store.scrub)
             receipt = await self._exchange.receipt(index)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 B = TypeVar("B")
 WINDOW_MS = 120_000
 KEPT_MS = 240_000
+_PRESENTED: ContextVar[bytes] = ContextVar("the TLS certificate of the connection a request came over", default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class Edge:
     def __init__(self, node_id: str, store: Store) -> None:
         self.node_id, self.store = node_id, store
 
-    def open(self, message: Any, method: str, shape: type[B], roles: frozenset[str], context: Any) -> Request[B]:
-        """Return what a request asks for, or refuse it.
+    def open(self, message: Any, method: str, shape: type[B], roles: frozenset[str]) -> Request[B]:
+        """Return what a request asks for, or refuse it; called inside ``unary`` or ``stream``, in any thread.
 
         Raises:
             Unauthenticated, PolicyRefused, InvalidSpec: as the module says.
@@ -73,7 +75,7 @@ class Edge:
         with self.store.read() as conn:
             caller, certificate = self._caller(conn, envelope.key_id)
         call = signed.verify(caller.key, "call", envelope, Call)
-        self._check(call, method, certificate, context)
+        self._check(call, method, certificate)
         if not roles & caller.roles:
             raise PolicyRefused(
                 f"{caller.name} lacks a role for {method}",
@@ -97,7 +99,7 @@ class Edge:
             raise Unauthenticated(f"key {key_id} was revoked", tell="this key was revoked")
         return Caller(key_id, found.name, found.roles, found.identity), found.card.tls_certificate
 
-    def _check(self, call: Call, method: str, certificate: bytes, context: Any) -> None:
+    def _check(self, call: Call, method: str, certificate: bytes) -> None:
         if call.protocol != signed.PROTOCOL:
             raise InvalidSpec(tell=f"protocol version {call.protocol} is not spoken here, only {signed.PROTOCOL}")
         if call.audience != self.node_id:
@@ -108,8 +110,8 @@ class Edge:
             raise Unauthenticated(
                 tell="the request is older or newer than 120 s", hint="set this machine's clock, and sign again"
             )
-        shown = context.auth_context().get("x509_pem_cert", [])
-        if not shown or fingerprint(shown[0]) != fingerprint(certificate):
+        shown = _PRESENTED.get()
+        if not shown or fingerprint(shown) != fingerprint(certificate):
             raise Unauthenticated(tell="the TLS certificate is not the one registered with this key")
 
     def _remember(self, conn: Connection, envelope: Signed, call: Call) -> None:
@@ -135,6 +137,7 @@ class Edge:
 
     async def unary(self, context: Any, action: Callable[[], Awaitable[Any]]) -> Any:
         """Run a handler and tell its failure."""
+        _take_certificate(context)
         try:
             return await action()
         except SandboxError as error:
@@ -145,6 +148,7 @@ class Edge:
 
     async def stream(self, context: Any, parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Run a streaming handler and tell its failure."""
+        _take_certificate(context)
         try:
             async for part in parts:
                 yield part
@@ -159,3 +163,8 @@ class Edge:
     async def _refuse(self, context: Any, error: SandboxError) -> None:
         log.info("refused: %s: %s", type(error).__name__, error)
         await refuse(context, error, self.node_id)
+
+
+def _take_certificate(context: Any) -> None:
+    """Read it first of all and on the event loop: gRPC frees a call that is cancelled under a thread that reads it."""
+    _PRESENTED.set(b"".join(context.auth_context().get("x509_pem_cert", ())[:1]))

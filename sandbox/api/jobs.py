@@ -36,7 +36,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Say what a job would do."""
 
         def plan() -> Any:
-            opened = self._edge.open(request, _PREFIX + "PlanJob", JobSubmission, SUBMITTERS, context)
+            opened = self._edge.open(request, _PREFIX + "PlanJob", JobSubmission, SUBMITTERS)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 planned = self._pipeline.plan(conn, opened.call, opened.body)
@@ -49,9 +49,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Admit a job."""
 
         async def submit() -> Any:
-            opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "SubmitJob", JobSubmission, SUBMITTERS, context
-            )
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "SubmitJob", JobSubmission, SUBMITTERS)
             job_id = await self._pipeline.submit(opened.call, opened.body, opened.remember)
             return job_pb2.SubmitJobResponse(job=wire.to_proto(await asyncio.to_thread(self._view, job_id)))
 
@@ -61,7 +59,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Return one job."""
 
         def get() -> Any:
-            opened = self._edge.open(request, _PREFIX + "GetJob", JobQuery, READERS, context)
+            opened = self._edge.open(request, _PREFIX + "GetJob", JobQuery, READERS)
             self._edge.spend_nonce(opened)
             return job_pb2.GetJobResponse(job=wire.to_proto(self._own(opened.caller, opened.body.job_id)))
 
@@ -71,7 +69,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         """Return the caller's jobs."""
 
         def listed() -> Any:
-            opened = self._edge.open(request, _PREFIX + "ListJobs", ListQuery, READERS, context)
+            opened = self._edge.open(request, _PREFIX + "ListJobs", ListQuery, READERS)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 whose = "" if SEERS & opened.caller.roles else opened.caller.key_id
@@ -82,11 +80,11 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Yield the job now and at every change."""
-        async for part in self._edge.stream(context, self._watch(request, context)):
+        async for part in self._edge.stream(context, self._watch(request)):
             yield part
 
-    async def _watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
-        opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "WatchJob", JobQuery, READERS, context)
+    async def _watch(self, request: Any) -> AsyncIterator[Any]:
+        opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "WatchJob", JobQuery, READERS)
         await asyncio.to_thread(self._edge.spend_nonce, opened)
         job_id = opened.body.job_id
         await asyncio.to_thread(self._own, opened.caller, job_id)
@@ -101,7 +99,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
         async def cancel() -> Any:
             opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "CancelJob", JobQuery, frozenset({"submitter", "operator"}), context
+                self._edge.open, request, _PREFIX + "CancelJob", JobQuery, frozenset({"submitter", "operator"})
             )
             await asyncio.to_thread(self._edge.spend_nonce, opened)
             view = await asyncio.to_thread(self._own, opened.caller, opened.body.job_id)
@@ -115,12 +113,12 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
     async def GetResult(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Stream a sealed result to its recipient."""
-        async for part in self._edge.stream(context, self._result(request, context)):
+        async for part in self._edge.stream(context, self._result(request)):
             yield part
 
-    async def _result(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def _result(self, request: Any) -> AsyncIterator[Any]:
         def find() -> tuple[ResultHead, Path]:
-            opened = self._edge.open(request, _PREFIX + "GetResult", JobQuery, READERS, context)
+            opened = self._edge.open(request, _PREFIX + "GetResult", JobQuery, READERS)
             self._edge.spend_nonce(opened)
             job_id = opened.body.job_id
             with self._ledger.store.read() as conn:

@@ -29,7 +29,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Decide by this node's own rules whether it takes part."""
 
         async def propose() -> Any:
-            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Propose", Proposal, PEERS, context)
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Propose", Proposal, PEERS)
             try:
                 acceptance = await self._pipeline.take_part(opened.caller.name, opened.body, opened.remember)
             except PolicyRefused as error:
@@ -44,7 +44,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Take another data owner's leave to reveal."""
 
         async def grant() -> Any:
-            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Grant", Signed, PEERS, context)
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Grant", Signed, PEERS)
             await asyncio.to_thread(self._edge.spend_nonce, opened)
             await self._exchange.take_grant(opened.caller.name, opened.body)
             return peer_pb2.GrantResponse()
@@ -55,9 +55,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Take a scenario with what the sender knows of it."""
 
         async def share() -> Any:
-            opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS, context
-            )
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS)
             await asyncio.to_thread(self._edge.spend_nonce, opened)
             held = await self._scenarios.take(opened.caller.name, opened.body)
             return peer_pb2.ShareResponse(approvals=[wire.to_proto(item) for item in held])
@@ -68,7 +66,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Tell the time, and whether the caller can be reached from here."""
 
         async def ping() -> Any:
-            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Ping", PingQuery, PEERS, context)
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Ping", PingQuery, PEERS)
             await asyncio.to_thread(self._edge.spend_nonce, opened)
             problem = ""
             if opened.body.call_back:

@@ -53,7 +53,7 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
 
         async def apply() -> Any:
             opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "ApplyScenario", ScenarioApplication, APPLICANTS, context
+                self._edge.open, request, _PREFIX + "ApplyScenario", ScenarioApplication, APPLICANTS
             )
 
             def filed(conn: Connection) -> bytes:
@@ -76,7 +76,7 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
 
         async def approve() -> Any:
             opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "ApproveScenario", ApprovalDecision, APPROVERS, context
+                self._edge.open, request, _PREFIX + "ApproveScenario", ApprovalDecision, APPROVERS
             )
             caller, approval = opened.caller, opened.body.approval
 
@@ -103,7 +103,7 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
         """List what this node holds."""
 
         def listed() -> Any:
-            opened = self._edge.open(request, _PREFIX + "ListScenarios", ListQuery, registry.ROLES, context)
+            opened = self._edge.open(request, _PREFIX + "ListScenarios", ListQuery, registry.ROLES)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 views = book.listed(conn, opened.body.after, page(opened.body.limit), signed.now_ms())
@@ -119,7 +119,7 @@ class Scenarios(scenario_pb2_grpc.ScenarioServiceServicer):
 
         async def revoke() -> Any:
             opened = await asyncio.to_thread(
-                self._edge.open, request, _PREFIX + "RevokeScenario", RevocationNotice, APPROVERS, context
+                self._edge.open, request, _PREFIX + "RevokeScenario", RevocationNotice, APPROVERS
             )
             notice, here = opened.body, self._ledger.node_id
 
