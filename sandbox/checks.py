@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import registry, signed
+from sandbox.crypto import sm2curve
 from sandbox.engines import available
 from sandbox.errors import SandboxError
 from sandbox.home import Home
@@ -83,8 +84,14 @@ def _port(home: Home) -> Check:
 
 
 def _engines() -> list[Check]:
+    detail = {"ecdh-sm2": f"ready, back end {sm2curve.BACKEND}: {sm2curve.WHY}"}
     return [
-        Check(f"engine {name}", not reason, reason or "ready", "pip install 'data-sandbox[fast]'" if reason else "")
+        Check(
+            f"engine {name}",
+            not reason,
+            reason or detail.get(name, "ready"),
+            "pip install 'data-sandbox[fast]'" if reason else "",
+        )
         for name, reason in available().items()
     ]
 

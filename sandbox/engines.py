@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 from sandbox.workspace import engines
 
-_NAMES = {"rr22": "psi.rr22", "ecdh-x25519": "psi.ecdh", "aby3": "mpc.aby3", "partial-sums": "mpc.scorecard"}
+_NAMES = {
+    "rr22": "psi.rr22",
+    "ecdh-x25519": "psi.ecdh",
+    "ecdh-sm2": "psi.ecdh",
+    "aby3": "mpc.aby3",
+    "partial-sums": "mpc.scorecard",
+}
 
 
 def available() -> Mapping[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from sandbox import record
+from sandbox.crypto import sm2curve
 from sandbox.errors import NotFound
 from sandbox.gate.release import rounded
 from sandbox.model import JobKind, JobSpec, PartyRole, Plan, PlanView, PsiSpec, ScoreSpec, TrainSpec
@@ -17,13 +18,21 @@ from sandbox.policy.scenario import coefficient
 from sandbox.store import datasets
 from sandbox.usage import tariff
 
-_BASE_S = {"rr22": 2.0, "ecdh-x25519": 1.0, "aby3": 6.0, "partial-sums": 0.2}
-_ROW_S = {"rr22": 6e-6, "ecdh-x25519": 1.2e-4, "aby3": 2.5e-5, "partial-sums": 2e-6}
-_ROW_BYTES = {"rr22": 36, "ecdh-x25519": 96, "aby3": 480, "partial-sums": 4}  # aby3: per row and step
-_BASE_MIB = {"rr22": 120, "ecdh-x25519": 80, "aby3": 400, "partial-sums": 60}
-_ROW_MIB = {"rr22": 6e-4, "ecdh-x25519": 3e-4, "aby3": 1e-3, "partial-sums": 1e-4}
+_SM2_S = {"ifma": 2.4e-5, "portable": 2.2e-4, "libcrypto": 1.2e-3}  # hash and two multiplications a row, two sides
+_BASE_S = {"rr22": 2.0, "ecdh-x25519": 1.0, "ecdh-sm2": 1.0, "aby3": 6.0, "partial-sums": 0.2}
+_ROW_S = {
+    "rr22": 6e-6,
+    "ecdh-x25519": 1.2e-4,
+    "ecdh-sm2": _SM2_S[sm2curve.BACKEND],
+    "aby3": 2.5e-5,
+    "partial-sums": 2e-6,
+}
+_ROW_BYTES = {"rr22": 36, "ecdh-x25519": 96, "ecdh-sm2": 98, "aby3": 480, "partial-sums": 4}  # aby3: per row and step
+_BASE_MIB = {"rr22": 120, "ecdh-x25519": 80, "ecdh-sm2": 80, "aby3": 400, "partial-sums": 60}
+_ROW_MIB = {"rr22": 6e-4, "ecdh-x25519": 3e-4, "ecdh-sm2": 3e-4, "aby3": 1e-3, "partial-sums": 1e-4}
 _NOTES = {
-    "ecdh-x25519": "the portable engine: about 20 times slower than rr22; install the extra 'fast' at both parties"
+    "ecdh-sm2": f"SM2 back end at this node: {sm2curve.BACKEND}; {sm2curve.WHY}",
+    "ecdh-x25519": "the portable engine: about 20 times slower than rr22; install the extra 'fast' at both parties",
 }
 
 

@@ -77,6 +77,7 @@ class PsiEngine(enum.IntEnum):
     AUTO = 1
     RR22 = 2
     ECDH_X25519 = 3
+    ECDH_SM2 = 4
 
 
 class ScoreScope(enum.IntEnum):

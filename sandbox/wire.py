@@ -31,6 +31,7 @@ from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, job_pb2, peer_pb2, sc
 T = TypeVar("T")
 _MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2)
 _DEFAULT = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
+_PLAIN = frozenset({str, bytes, int, bool})
 _FIELDS: dict[type, dict[str, Any]] = {}
 _CLASSES: dict[type, Callable[[], Any]] = {}
 MAX_INTEGER = (1 << 63) - 1  # what the store can hold
@@ -115,8 +116,10 @@ def _read(shape: type[T], message: Any, where: str) -> T:
     return shape(**values)
 
 
-def _read_field(message: Any, name: str, hint: Any, where: str) -> Any:
-    hint, size = _strip(hint)
+def _read_field(message: Any, name: str, given: Any, where: str) -> Any:
+    hint, size = _strip(given)
+    if hint in _PLAIN:
+        return _read_value(getattr(message, name), given, where)
     options = _options(hint)
     if type(None) in options:
         return _read(options[0], getattr(message, name), where) if message.HasField(name) else None
@@ -132,12 +135,15 @@ def _read_field(message: Any, name: str, hint: Any, where: str) -> Any:
         return tuple(_read_value(item, get_args(hint)[0], where) for item in items)
     if dataclasses.is_dataclass(hint) and not message.HasField(name):
         raise InvalidSpec(tell=f"{where} is not set")
-    return _read_value(getattr(message, name), hint if size is None else Annotated[hint, size], where)
+    return _read_value(getattr(message, name), given, where)
 
 
 def _read_value(value: Any, hint: Any, where: str) -> Any:
     kind, size = _strip(hint)
-    if dataclasses.is_dataclass(kind):
+    if kind in (str, bytes):
+        _bound(len(value), size or _DEFAULT[kind], where, "characters" if kind is str else "bytes")
+        return value
+    if kind is not int and dataclasses.is_dataclass(kind):
         return _read(typing.cast(type, kind), value, where)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         try:
@@ -146,8 +152,6 @@ def _read_value(value: Any, hint: Any, where: str) -> Any:
             raise InvalidSpec(tell=f"{where} is not set, or not a value this version knows") from None
     if kind is int and not -MAX_INTEGER <= value <= MAX_INTEGER:
         raise InvalidSpec(tell=f"{where} is out of range")
-    if kind in (str, bytes):
-        _bound(len(value), size or _DEFAULT[kind], where, "characters" if kind is str else "bytes")
     return value
 
 

@@ -21,12 +21,13 @@ import numpy as np
 from sandbox.errors import InvalidSpec
 from sandbox.kinds.kind import Kind, Task
 from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, PsiEngine, PsiSpec, RawResult, Reveal
-from sandbox.psi import ecdh, rr22
+from sandbox.psi import ecdh, ecdh_sm2, rr22
 from sandbox.psi.buckets import plan_buckets
 from sandbox.psi.contract import Role, Terms
 
 ALIGNMENT = "alignment"
-_NAMES = {PsiEngine.RR22: "rr22", PsiEngine.ECDH_X25519: "ecdh-x25519"}
+_NAMES = {PsiEngine.RR22: "rr22", PsiEngine.ECDH_X25519: "ecdh-x25519", PsiEngine.ECDH_SM2: "ecdh-sm2"}
+_AUTO = ("rr22", "ecdh-x25519")  # an engine under national algorithms is asked for by name
 
 
 def compute(task: Task) -> RawResult:
@@ -55,7 +56,8 @@ def compute(task: Task) -> RawResult:
             stop=task.stopped(),
         )
     else:
-        positions = ecdh.intersect(
+        intersect = ecdh_sm2.intersect if task.plan.engine == _NAMES[PsiEngine.ECDH_SM2] else ecdh.intersect
+        positions = intersect(
             keys,
             role,
             terms,
@@ -76,7 +78,7 @@ def finish(task: Task) -> RawResult:
 def engines(spec: JobSpec) -> tuple[str, ...]:
     """Return the engine asked for, or all, best first."""
     wanted = spec.kind.engine if isinstance(spec.kind, PsiSpec) else PsiEngine.AUTO
-    return tuple(_NAMES.values()) if wanted is PsiEngine.AUTO else (_NAMES[wanted],)
+    return _AUTO if wanted is PsiEngine.AUTO else (_NAMES[wanted],)
 
 
 def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:

@@ -15,6 +15,7 @@ class PsiEngine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PSI_ENGINE_AUTO: _ClassVar[PsiEngine]
     PSI_ENGINE_RR22: _ClassVar[PsiEngine]
     PSI_ENGINE_ECDH_X25519: _ClassVar[PsiEngine]
+    PSI_ENGINE_ECDH_SM2: _ClassVar[PsiEngine]
 
 class ScoreScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +39,7 @@ PSI_ENGINE_UNSPECIFIED: PsiEngine
 PSI_ENGINE_AUTO: PsiEngine
 PSI_ENGINE_RR22: PsiEngine
 PSI_ENGINE_ECDH_X25519: PsiEngine
+PSI_ENGINE_ECDH_SM2: PsiEngine
 SCORE_SCOPE_UNSPECIFIED: ScoreScope
 SCORE_SCOPE_HOLDOUT: ScoreScope
 SCORE_SCOPE_ALIGNED: ScoreScope

@@ -52,9 +52,12 @@ def test_the_reports_are_rounded_and_the_model_ranks(flow: Flow) -> None:
     assert scores[of_bad]["points"].mean() < scores[~of_bad]["points"].mean()
 
 
-def test_both_engines_count_the_same(world: World, data: Data, scenario: bytes, flow: Flow) -> None:
-    job = world.released(world.align(scenario, data.bank, data.operator, engine=PsiEngine.ECDH_X25519))
-    assert (flow.psi.engine, job.engine) == ("rr22", "ecdh-x25519")
+@pytest.mark.parametrize(("engine", "name"), [(PsiEngine.ECDH_X25519, "ecdh-x25519"), (PsiEngine.ECDH_SM2, "ecdh-sm2")])
+def test_every_engine_counts_the_same(
+    world: World, data: Data, scenario: bytes, flow: Flow, engine: PsiEngine, name: str
+) -> None:
+    job = world.released(world.align(scenario, data.bank, data.operator, engine=engine))
+    assert (flow.psi.engine, job.engine) == ("rr22", name)
     assert world.officer.result(job.job_id, world.trust()).outputs == flow.outcomes["psi"].outputs
 
 

@@ -161,11 +161,13 @@ static inline void look_up(affine *out, const affine multiples[16], uint64_t mag
 {
     affine found;
 
+#pragma GCC unroll 10
     for (int i = 0; i < LIMBS * UNITS; i++)
         found.x.v[i] = found.y.v[i] = (limb){0};
     for (uint64_t k = 0; k < 16; k++) {
         limb wanted = broadcast(opaque(0 - (((k ^ magnitude) - 1) >> 63)));
 
+#pragma GCC unroll 10
         for (int i = 0; i < LIMBS * UNITS; i++) {
             found.x.v[i] |= multiples[k].x.v[i] & wanted;
             found.y.v[i] |= multiples[k].y.v[i] & wanted;
