@@ -259,6 +259,16 @@ class Wires:
                 share = await self._connections.recv(sender, "share", READY_S)
                 await self._ledger.keep(self._job, f"share-from-{sender}", share)
 
+    async def closed(self) -> None:
+        """Tell the others that whatever later jobs build on is in place here."""
+        with contextlib.suppress(SandboxError):  # the job is released here; who is gone by now will see its own end
+            await self._connections.broadcast("closed")
+
+    async def others_closed(self) -> None:
+        """Wait until it is in place everywhere: once the submitter sees the release, the next job may be submitted."""
+        for party in self._others:
+            await self._connections.recv(party, "closed", READY_S)
+
     async def trail(self) -> None:
         """Tell the others what was entered here, and keep what they say.
 

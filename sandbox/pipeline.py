@@ -233,8 +233,10 @@ class Pipeline:
                     raw = await wires.work("finish", setting)
             if job.plan.recipient_node == ledger.node_id:
                 async with self._stage(job, live, "deliver", wires):
+                    await wires.others_closed()
                     await self._deliver(job, raw)
             await ledger.close(job)
+            await wires.closed()
             self._enter_stage(live, "trail")
             await wires.trail()
 
