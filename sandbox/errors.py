@@ -12,6 +12,7 @@
   - OutputWithheld      the gate found the result disclosive
   - PartyFailed         a party broke off, went silent, or disagreed: names it
   - ProtocolFailed      an engine's peer broke the protocol
+  - Interrupted         a party is away for a while; the job waits for it
   - Cancelled           somebody entitled to do so stopped the job
   - DeadlinePassed      a stage did not end in its time
   - IntegrityFailed     sealed data, a signature, or the log does not verify
@@ -149,6 +150,14 @@ class ProtocolFailed(SandboxError):
     public, public_zh = "the computation was aborted", "计算已中止"
     next_step = "submit again with a new request id; if it recurs, call the named party"
     next_step_zh = "以新的请求编号重新提交；若再次出现请联系所指参与方"
+
+
+class Interrupted(SandboxError):
+    """A party is away for a while; what it and the others have done so far is kept."""
+
+    public, public_zh = "a party is away; the job waits for it", "有参与方暂时离线，作业等待其恢复"
+    next_step = "wait, or ask the named party to start its node"
+    next_step_zh = "请等待，或联系所指参与方启动节点"
 
 
 class Cancelled(SandboxError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,11 +21,11 @@ from sandbox.audit.checkpoint import parse_checkpoint
 from sandbox.audit.receipt import Receipt
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
-from sandbox.errors import DeadlinePassed, JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable
+from sandbox.errors import JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable, WrongState
+from sandbox.host import READY_S, Attempt, WorkerHost
 from sandbox.ledger import Committed, Ledger, commitment_to
 from sandbox.model import (
     Acceptance,
-    ControlMessage,
     CosignQuery,
     Failure,
     OpenedTerms,
@@ -34,17 +35,23 @@ from sandbox.model import (
     Start,
     TrailReport,
 )
+from sandbox.parts import Parts
 from sandbox.peer.failures import failure_of
 from sandbox.peer.job import JobLinks
 from sandbox.peer.links import Links
+from sandbox.peer.relay import Fail
 from sandbox.record import Job
 from sandbox.runner import Runner
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+WhenReady = Callable[[], Awaitable[None]]
 ANSWER_S = 20.0  # a peer's answer in the stages before the computation
-READY_S = 180.0  # a cold cluster may need that long; heartbeats tell a slow peer from a dead one
 TRAIL_S = 60.0
+AWAY_S = 180.0  # how long a job in parts waits for a party that went away
+PIECE = 4 << 20  # bytes of a share in one message
+MOST_SHARE = 1 << 30  # bytes
+SETTING = "setting"  # the artefact with which an interrupted job is taken up
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,16 @@ class Setting:
 
     rows: Mapping[str, int]
     salt: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return it as an artefact, the same at every party."""
+        return json.dumps({"rows": dict(self.rows), "salt": self.salt.hex()}, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Setting:
+        """Read it back."""
+        found = json.loads(content)
+        return cls(found["rows"], bytes.fromhex(found["salt"]))
 
 
 class Exchange:
@@ -120,6 +137,24 @@ class Exchange:
             self.granted.pop(job.job_id, None)
             warm.add_done_callback(_note)
 
+    @contextlib.asynccontextmanager
+    async def reopen(
+        self, job: Job, stage: Callable[[], str], reason: Callable[[], SandboxError | None]
+    ) -> AsyncIterator[Wires]:
+        """Connect again with every party, waiting for one that is away."""
+        end = asyncio.get_running_loop().time() + AWAY_S
+        while True:
+            opened = contextlib.AsyncExitStack()
+            try:
+                wires = await opened.enter_async_context(self.open(job, stage, reason))
+                break
+            except (PartyFailed, WrongState):  # not there yet, or there and not yet at this job
+                if asyncio.get_running_loop().time() >= end:
+                    raise
+            await asyncio.sleep(1.0)
+        async with opened:
+            yield wires
+
     async def take_grant(self, party: str, grant: Signed) -> None:
         """Take another owner's grant and wake whoever waits for it."""
         job_id = await self.ledger.take_grant(party, self.identity(party), grant)
@@ -182,8 +217,6 @@ class Wires:
         self._ledger = exchange.ledger
         self._me = exchange.ledger.node_id
         self._others = [party for party in job.parties if party != self._me]
-        self._when_all_are_ready: Callable[[], Awaitable[None]] | None = None
-        self._inbox: asyncio.Queue[tuple[str, str, bytes]] = asyncio.Queue(maxsize=64)
 
     @property
     def traffic(self) -> int:
@@ -253,11 +286,24 @@ class Wires:
                 if receiver == self._me:
                     await self._ledger.keep(self._job, f"share-from-{self._me}", share)
                 else:
-                    await self._connections.send(receiver, "share", share)
+                    await self._send_share(receiver, share)
         for sender in plan.get(self._me, ()):
             if sender != self._me:
-                share = await self._connections.recv(sender, "share", READY_S)
-                await self._ledger.keep(self._job, f"share-from-{sender}", share)
+                await self._ledger.keep(self._job, f"share-from-{sender}", await self._take_share(sender))
+
+    async def _send_share(self, receiver: str, share: bytes) -> None:
+        await self._connections.send(receiver, "share", len(share).to_bytes(8, "big"))
+        for first in range(0, len(share), PIECE):
+            await self._connections.send(receiver, "share", share[first : first + PIECE])
+
+    async def _take_share(self, sender: str) -> bytes:
+        size = int.from_bytes(await self._connections.recv(sender, "share", READY_S), "big")
+        if size > MOST_SHARE:
+            raise PartyFailed(tell="sends more than a result may hold", party=sender, stage="reveal")
+        pieces = [await self._connections.recv(sender, "share", READY_S) for _ in range(0, size, PIECE)]
+        if sum(map(len, pieces)) != size:
+            raise PartyFailed(tell="sends another share than announced", party=sender, stage="reveal")
+        return b"".join(pieces)
 
     async def closed(self) -> None:
         """Tell the others that whatever later jobs build on is in place here."""
@@ -287,74 +333,64 @@ class Wires:
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """A worker here has taken the stage: once every party's has, all start, and none waits inside a library."""
-        if self._when_all_are_ready is None:
-            return
-        await self._connections.broadcast("ready")
-        for party in self._others:
-            await self._connections.recv(party, "ready", READY_S)
-        await self._when_all_are_ready()
+    async def compute(self, setting: Setting, parts: int, when_all_are_ready: WhenReady) -> RawResult:
+        """Compute with all parties: in one worker, or part by part."""
+        if parts == 1:
+            return await self.work("compute", setting, when_all_are_ready)
+        await self._ledger.keep(self._job, SETTING, setting.to_bytes())
+        await when_all_are_ready()
 
-    async def work(
-        self, name: str, setting: Setting, when_all_are_ready: Callable[[], Awaitable[None]] | None = None
-    ) -> RawResult:
+        async def work(name: str, attempt: Attempt, together: bool, fail: Fail | None) -> RawResult:
+            return await self._in_worker(name, setting, attempt, _nothing if together else None, fail)
+
+        ledger, exchange = self._ledger, self._exchange
+        return await Parts(ledger, self._job, self._connections, work, exchange.run, parts).compute()
+
+    async def resume(self) -> Setting:
+        """Take up what was interrupted, if everybody means the same by it."""
+        setting = Setting.from_bytes(await self._ledger.fetch(self._job, self._job.job_id, SETTING))
+        mine = tagged("resume", self._job.plan_digest + setting.to_bytes())
+        await self._connections.broadcast("resume", mine)
+        for party in self._others:
+            if await self._connections.recv(party, "resume", ANSWER_S) != mine:
+                raise PartyFailed(tell="takes up the job on other terms", party=party, stage="resume")
+        return setting
+
+    async def work(self, name: str, setting: Setting, when_all_are_ready: WhenReady | None = None) -> RawResult:
         """Run a stage in a worker; a party that breaks off stops it at once."""
-        self._when_all_are_ready = when_all_are_ready
+        return await self._in_worker(name, setting, Attempt(), when_all_are_ready, None)
+
+    async def _in_worker(
+        self,
+        name: str,
+        setting: Setting,
+        attempt: Attempt,
+        when_all_are_ready: WhenReady | None,
+        fail: Fail | None,
+    ) -> RawResult:
         await self._unless_broken(asyncio.shield(self._warm))
-        spec = wire.encode(self._job.spec)
+        plan, spec = self._job.plan_bytes, wire.encode(self._job.spec)
         ticket = {
             "me": self._me,
             "run": str(self._exchange.run),
             "salt": setting.salt.hex(),
             "rows": dict(setting.rows),
-            "score_step": self._ledger.score_step(self._job.plan),
+            "paillier_key": (await self._ledger.paillier_key(self._job)).hex(),
             "subject": self._ledger.subject(self._job),
             "deadline_s": self._job.plan.deadline_s,
+            "cores": self._ledger.settings.ray_cpus,
+            "part": attempt.part,
+            "parts": attempt.parts,
+            "scratch": str(attempt.scratch or ""),
             "dataset": dict(self._ledger.dataset(self._job.plan)),
-            "plan_size": len(self._job.plan_bytes),
+            "plan_size": len(plan),
+            "spec_size": len(spec),
         }
-        pumps = [asyncio.create_task(self._pump(party)) for party in self._others]
-        try:
-            stage = self._exchange.runner.stage(name, self._job.plan.kind, ticket, self._job.plan_bytes + spec, self)
+        documents = plan + spec + wire.encode(self._ledger.scenario(self._job.plan))
+        host = WorkerHost(self._ledger, self._job, self._connections, attempt, when_all_are_ready, fail)
+        async with host.attending():
+            stage = self._exchange.runner.stage(name, self._job.plan.kind, ticket, documents, host)
             return await self._unless_broken(stage)
-        finally:
-            for pump in pumps:
-                pump.cancel()
-
-    async def _pump(self, party: str) -> None:
-        with contextlib.suppress(SandboxError):  # whoever runs the stage hears of a broken connection itself
-            while True:
-                try:
-                    message = await self._connections.recv(party, "work", 3600.0)
-                except DeadlinePassed:
-                    continue
-                content = wire.decode(ControlMessage, message)
-                await self._inbox.put((party, content.label, content.body))
-
-    async def relay(self, directory: Path) -> None:
-        """Carry the engine's links to the other parties."""
-        await self._connections.relay(directory)
-
-    async def fetch(self, job_id: str, name: str) -> bytes:
-        """Return a kept artefact."""
-        return await self._ledger.fetch(self._job, job_id, name)
-
-    async def keep(self, name: str, content: bytes) -> None:
-        """Keep an artefact."""
-        await self._ledger.keep(self._job, name, content)
-
-    async def send(self, party: str, label: str, body: bytes) -> None:
-        """Send to the worker at another party."""
-        await self._connections.send(party, "work", wire.encode(ControlMessage(label, body)))
-
-    async def receive(self) -> tuple[str, str, bytes]:
-        """Return the next message for this node's worker."""
-        return await self._inbox.get()
-
-    async def progress(self, done: int, total: int) -> None:
-        """Take note of progress: for this node's log only, a requester learns nothing of it before release."""
-        log.debug("job %s: %d of %d", self._job.job_id, done, total)
 
     async def _unless_broken(self, action: Awaitable[T]) -> T:
         """Await ``action``, but no longer than the connections hold."""
@@ -369,6 +405,10 @@ class Wires:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task}, timeout=10.0)
+
+
+async def _nothing() -> None:
+    """Quota is spent once, before the first part."""
 
 
 def _note(warm: asyncio.Task[None]) -> None:

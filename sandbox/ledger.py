@@ -17,12 +17,12 @@ from sandbox import record, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
-from sandbox.catalog import artefacts, vault
+from sandbox.catalog import artefacts, cache, vault
 from sandbox.catalog.schema import parse_schema
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import sm3, tagged
-from sandbox.crypto.sm4 import seal
+from sandbox.crypto.sm4 import seal, unseal
 from sandbox.errors import (
     AlreadyExists,
     BudgetSpent,
@@ -41,9 +41,11 @@ from sandbox.errors import (
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import KINDS
+from sandbox.kinds.psi import keeps_alignment
 from sandbox.model import (
     ENDED,
     Acceptance,
+    AggregateSpec,
     ApplicantScore,
     Call,
     Commitment,
@@ -58,27 +60,27 @@ from sandbox.model import (
     JobSubmission,
     OpenedTerms,
     Opening,
-    PartyRole,
     Plan,
     PsiSpec,
     RawResult,
     Release,
     Result,
+    Scenario,
     ScoreSpec,
     Signed,
     State,
     Terms,
     TrailEntry,
     TrailReport,
-    TrainSpec,
 )
+from sandbox.mpc import paillier
 from sandbox.policy import book, quota
-from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset
+from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on
 from sandbox.policy.consent import open_subject
 from sandbox.policy.scenario import coefficient
 from sandbox.record import Job
 from sandbox.settings import Settings
-from sandbox.store import Store, datasets, grants, refusals, results
+from sandbox.store import Store, datasets, grants, paillier_keys, refusals, results
 from sandbox.usage import tariff
 
 T = TypeVar("T")
@@ -265,13 +267,17 @@ class Ledger:
         """Make the reservation final: from here on engine bytes flow."""
         await self.write(lambda conn: quota.spend(conn, job.job_id))
 
+    async def resumed(self, job: Job) -> None:
+        """Enter that a job waits for a party and will be taken up."""
+        await self.write(lambda conn: self.enter(conn, "resumed", job, {}))
+
     async def release(self, job: Job, raw: RawResult) -> None:
         """The durable entry without which no last share may leave."""
 
         def enter(conn: Connection) -> None:
             people = _people(raw)
             record.people(conn, job.job_id, people)
-            if job.plan.kind is not JobKind.PSI:  # an intersection uses every row that went in, not only those it found
+            if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):  # the others use every row that went in
                 quota.settle(conn, job.job_id, people if self.owns(job.plan) else 0)
             self.enter(conn, "released", job, {"outputs": ",".join(rule.name for rule in job.plan.outputs)})
 
@@ -283,7 +289,8 @@ class Ledger:
         def enter(conn: Connection) -> Delivery:
             scenario = book.application(conn, job.plan.scenario_digest)
             tables = {name: self._fetch(conn, job.job_id, kept) for name, kept in raw.tables.items()}
-            released = release(job.plan, raw.gate_inputs, raw.figures, tables, scenario.score_step)
+            form = KINDS[job.plan.kind].form
+            released = release(job.plan, raw, tables, lambda name: form(job.spec, scenario, name))
             openings = tuple(
                 Opening(output.name, secrets.token_bytes(32), sm3(output.content)) for output in released.outputs
             )
@@ -437,6 +444,24 @@ class Ledger:
             lambda conn: artefacts.keep(conn, self._artefacts, self.keys.node_key, job.job_id, name, content)
         )
 
+    async def cached(self, name: str) -> bytes:
+        """Return what an earlier job kept for later ones; empty if nothing is there."""
+        return await self.write(lambda conn: cache.fetch(conn, self._cache, self.keys.node_key, name, signed.now_ms()))
+
+    async def cache(self, name: str, content: bytes, source: bytes) -> None:
+        """Keep something for later jobs, until the dataset it was made from is destroyed."""
+        key, now = self.keys.node_key, signed.now_ms()
+        await self.write(lambda conn: cache.keep(conn, self._cache, key, name, content, source, now))
+
+    @property
+    def _cache(self) -> Path:
+        return self.home / "cache"
+
+    async def kept(self, job: Job, prefix: str) -> list[str]:
+        """Return the names of what was kept under a job that begin so."""
+        with self.store.read() as conn:
+            return artefacts.names(conn, job.job_id, prefix)
+
     async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> str:
         """Store another owner's grant; returns the job id.
 
@@ -519,13 +544,35 @@ class Ledger:
             "directory": str(directory),
             "key": key.hex(),
             "key_columns": list(schema.key),
+            "key_formats": list(schema.key_formats),
             "label": label,
         }
 
-    def score_step(self, plan: Plan) -> int:
-        """Return the points that scores leave as multiples of."""
+    def scenario(self, plan: Plan) -> Scenario:
+        """Return the scenario a job runs under."""
         with self.store.read() as conn:
-            return book.application(conn, plan.scenario_digest).score_step
+            return book.application(conn, plan.scenario_digest)
+
+    async def paillier_key(self, job: Job) -> bytes:
+        """Return this node's private Paillier key, made when first needed, if it is the one this job uses."""
+        if KINDS[job.plan.kind].key_holder(job.plan, job.spec, self.scenario(job.plan)) != self.node_id:
+            return b""
+        bits = job.spec.kind.key_bits if isinstance(job.spec.kind, AggregateSpec) else paillier.KEY_BITS[0]
+        with self.store.read() as conn:
+            held: bytes | None = conn.scalar(select(paillier_keys.c.sealed).where(paillier_keys.c.bits == bits))
+        if held is None:
+            made = await asyncio.to_thread(lambda: paillier.generate(bits).to_bytes())
+            held = await self.write(lambda conn: self._file_key(conn, bits, made))
+        return unseal(self.keys.node_key, held[:12], held[12:], _key_context(bits))
+
+    def _file_key(self, conn: Connection, bits: int, made: bytes) -> bytes:
+        """Keep a key sealed under the node key; of two made at once the first stays."""
+        held = conn.scalar(select(paillier_keys.c.sealed).where(paillier_keys.c.bits == bits))
+        if held is None:
+            nonce = secrets.token_bytes(12)
+            held = nonce + seal(self.keys.node_key, nonce, made, _key_context(bits))
+            conn.execute(insert(paillier_keys).values(bits=bits, sealed=held, created_ms=signed.now_ms()))
+        return bytes(held)
 
     async def head(self) -> bytes:
         """Return a signed checkpoint of this moment."""
@@ -550,16 +597,22 @@ class Ledger:
     def _price(self, conn: Connection, job: Job, raw: RawResult) -> tuple[int, str]:
         """Meter the other owners' fields by the rounded number of people; a fee must not tell more than the outputs."""
         scenario = book.application(conn, job.plan.scenario_digest)
-        fields = sum(
-            1 if job.plan.kind is JobKind.PSI else len(party.fields)
-            for party in job.plan.parties
-            if party.role is PartyRole.RIGHT
-        )
+        fields = metered_fields(job.plan)
         people = _people(raw)
         rows = 1 if people == 1 else rounded(people, self.settings.round_floor)
         units = tariff.units(fields, rows)
         before = record.units_before(conn, job.plan.scenario_digest)
         return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))
+
+
+def metered_fields(plan: Plan) -> int:
+    """Return how many columns of others the recipient's node pays for; a key alone counts as one."""
+    others = [p for p in plan.parties if p.dataset is not None and p.node_id != plan.recipient_node]
+    return sum(max(1, len(party.fields)) for party in others)
+
+
+def _key_context(bits: int) -> bytes:
+    return b"paillier\0" + str(bits).encode()
 
 
 def _people(raw: RawResult) -> int:
@@ -573,14 +626,14 @@ def _is_applicant(spec: JobSpec) -> bool:
 
 
 def _earlier(conn: Connection, spec: JobSpec) -> Earlier | None:
-    if isinstance(spec.kind, PsiSpec):
+    if not (job_id := built_on(spec)):
         return None
-    job_id = spec.kind.alignment if isinstance(spec.kind, TrainSpec) else spec.kind.model
     try:
         job = record.read(conn, job_id)
     except NotFound:
         return None
-    return Earlier(job.plan.kind, job.state, job.plan, record.people_of(conn, job_id))
+    lasts = not isinstance(job.spec.kind, PsiSpec) or keeps_alignment(job.spec)
+    return Earlier(job.plan.kind, job.state, job.plan, record.people_of(conn, job_id), lasts)
 
 
 def _dataset(conn: Connection, reference: DatasetRef) -> Row[Any]:

@@ -47,6 +47,7 @@ class JobKind(enum.IntEnum):
     PSI = 1
     TRAIN = 2
     SCORE = 3
+    AGGREGATE = 4
 
 
 class OutputClass(enum.IntEnum):
@@ -78,6 +79,29 @@ class PsiEngine(enum.IntEnum):
     RR22 = 2
     ECDH_X25519 = 3
     ECDH_SM2 = 4
+    PREPARED_SM2 = 5
+
+
+class PsiOutput(enum.IntEnum):
+    """What an intersection is for."""
+
+    ALIGNED = 1
+    MEMBERS = 2
+    MEMBERS_BOTH = 3
+    SIZE = 4
+    SUMS = 5
+    JOINED = 6
+
+
+class Statistic(enum.IntEnum):
+    """What is computed of a column in each group."""
+
+    SUM = 1
+    COUNT = 2
+    MEAN = 3
+    VARIANCE = 4
+    HISTOGRAM = 5
+    WEIGHTED_SUM = 6
 
 
 class ScoreScope(enum.IntEnum):
@@ -93,6 +117,8 @@ class PartyRole(enum.IntEnum):
     LEFT = 1
     RIGHT = 2
     COMPUTE = 3
+    THIRD = 4
+    CONTRIBUTOR = 5
 
 
 class ChannelPurpose(enum.IntEnum):
@@ -226,6 +252,28 @@ class DatasetUse:
     key: tuple[Name, ...]
     fields: tuple[Name, ...]
     label: Annotated[str, Size(0, 64)]
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """How rows are sorted into groups."""
+
+    name: Name
+    column: Name
+    values: tuple[Name, ...] = ()
+    edges: tuple[int, ...] = ()
+    places: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureRange:
+    """Between which bounds a column's values lie, in units of 10^-places."""
+
+    column: Name
+    low: int
+    high: int
+    places: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +348,9 @@ class Scenario:
     price: PriceTerms
     accepts_simulated: bool
     nonce: Nonce
+    dimensions: Annotated[tuple[Dimension, ...], Size(0, 64)] = ()
+    measures: tuple[MeasureRange, ...] = ()
+    accepts_two_contributors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +361,7 @@ class Approval:
     party: NodeId
     accepts_simulated: bool
     time_ms: int
+    accepts_two_contributors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,12 +436,27 @@ class DatasetRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """One column of a table of totals."""
+
+    name: Name
+    statistic: Statistic
+    column: Name
+    weight: Annotated[str, Size(0, 64)] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PsiSpec:
-    """Align two datasets on their keys."""
+    """Intersect two datasets, or three, on their keys."""
 
     left: DatasetRef
     right: DatasetRef
     engine: PsiEngine
+    output: PsiOutput = PsiOutput.ALIGNED
+    measures: Annotated[tuple[Measure, ...], Size(0, 16)] = ()
+    columns: Annotated[tuple[Name, ...], Size(0, 64)] = ()
+    third: DatasetRef | None = None
+    bucket_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,12 +493,23 @@ class ScoreSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AggregateSpec:
+    """Totals by group over what several parties hold."""
+
+    datasets: Annotated[tuple[DatasetRef, ...], Size(0, 8)]
+    alignment: Annotated[str, Size(0, 32)]
+    groups: Annotated[tuple[Name, ...], Size(0, 2)]
+    measures: Annotated[tuple[Measure, ...], Size(1, 16)]
+    key_bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What a submitter asks for. Only ``wire.decode`` makes one from outside."""
 
     request_id: Name
     scenario_digest: Digest
-    kind: PsiSpec | TrainSpec | ScoreSpec
+    kind: PsiSpec | TrainSpec | ScoreSpec | AggregateSpec
     deadline_s: int = 0
     recipe: Annotated[bytes, Size(0, 4096)] = b""
 

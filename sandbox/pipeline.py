@@ -29,6 +29,7 @@ from sandbox.errors import (
     AlreadyExists,
     Cancelled,
     DeadlinePassed,
+    Interrupted,
     JobFailed,
     OutputWithheld,
     PartyFailed,
@@ -37,8 +38,8 @@ from sandbox.errors import (
     Unavailable,
     WrongState,
 )
-from sandbox.exchange import Exchange
-from sandbox.gate.judge import judge
+from sandbox.exchange import SETTING, Exchange, Setting, Wires
+from sandbox.gate.judge import judge, judge_sizes
 from sandbox.kinds import KINDS
 from sandbox.ledger import Committed, Ledger
 from sandbox.model import (
@@ -49,6 +50,7 @@ from sandbox.model import (
     Proposal,
     RawResult,
     Signed,
+    State,
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
@@ -60,6 +62,7 @@ SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
 CALL_WINDOW_MS = 120_000
 MOST_AT_ONCE = 64
+RESUMES = 2  # how often a job may be taken up after a party went away
 SHARED_ENDS = (OutputWithheld, Cancelled)
 Remember = Callable[[Connection], None]
 
@@ -70,6 +73,7 @@ class Live:
 
     task: asyncio.Task[None] | None = None
     stage: str = "admitted"
+    resumable: bool = False  # whether it can be taken up again if this node stops now
     began: float = 0.0
     acceptance: Signed | None = None
     reason: SandboxError | None = None
@@ -212,33 +216,66 @@ class Pipeline:
     ) -> None:
         """From acceptance to release; every party runs this same line."""
         kind, ledger = KINDS[job.plan.kind], self._ledger
-        async with self._exchange.open(job, lambda: live.stage, lambda: live.reason) as wires:
-            async with self._stage(job, live, "agree", wires):
-                setting = await wires.agree(terms, commitments, accepted)
-                await ledger.run(job)
-            if kind.reveals_in_protocol:
-                async with self._stage(job, live, "gate-before", wires):
-                    judge(job.plan, {f"group.{party}": rows for party, rows in setting.rows.items()})
-                    await wires.grants(ledger.grant(job, "before"), "before")
-            async with self._stage(job, live, "compute", wires):
-                raw = await wires.work("compute", setting, when_all_are_ready=lambda: ledger.spend(job))
-            async with self._stage(job, live, "gate", wires):
-                if ledger.owns(job.plan):
-                    judge(job.plan, raw.gate_inputs)
-                await wires.grants(ledger.grant(job, "after"), "after")
-                await ledger.release(job, raw)
-            async with self._stage(job, live, "reveal", wires):
-                await wires.shares(kind.shares(job.plan))
-                if ledger.node_id in kind.shares(job.plan):
-                    raw = await wires.work("finish", setting)
-            if job.plan.recipient_node == ledger.node_id:
-                async with self._stage(job, live, "deliver", wires):
-                    await wires.others_closed()
-                    await self._deliver(job, raw)
-            await ledger.close(job)
-            await wires.closed()
-            self._enter_stage(live, "trail")
-            await wires.trail()
+        try:
+            async with self._exchange.open(job, lambda: live.stage, lambda: live.reason) as wires:
+                async with self._stage(job, live, "agree", wires):
+                    setting = await wires.agree(terms, commitments, accepted)
+                    await ledger.run(job)
+                if kind.reveals_in_protocol:
+                    async with self._stage(job, live, "gate-before", wires):
+                        judge_sizes(job.plan, setting.rows)
+                        await wires.grants(ledger.grant(job, "before"), "before")
+                raw = await self._compute(job, live, wires, setting)
+                await self._reveal(job, live, wires, setting, raw)
+        except Interrupted:
+            await self._resume(job, live)
+
+    async def _compute(self, job: Job, live: Live, wires: Wires, setting: Setting) -> RawResult:
+        parts = KINDS[job.plan.kind].parts(job.plan, job.spec, setting.rows)
+        async with self._stage(job, live, "compute", wires):
+            live.resumable = parts > 1
+            raw = await wires.compute(setting, parts, lambda: self._ledger.spend(job))
+            live.resumable = False
+        return raw
+
+    async def _reveal(self, job: Job, live: Live, wires: Wires, setting: Setting, raw: RawResult) -> None:
+        """The second half of the line: nothing of the result has left its party before."""
+        kind, ledger = KINDS[job.plan.kind], self._ledger
+        async with self._stage(job, live, "gate", wires):
+            if ledger.owns(job.plan):
+                judge(job.plan, raw.gate_inputs)
+            await wires.grants(ledger.grant(job, "after"), "after")
+            await ledger.release(job, raw)
+        async with self._stage(job, live, "reveal", wires):
+            shares = kind.shares(job.plan, job.spec, ledger.scenario(job.plan))
+            await wires.shares(shares)
+            if ledger.node_id in shares:
+                raw = await wires.work("finish", setting)
+        if job.plan.recipient_node == ledger.node_id:
+            async with self._stage(job, live, "deliver", wires):
+                await wires.others_closed()
+                await self._deliver(job, raw)
+        await ledger.close(job)
+        await wires.closed()
+        self._enter_stage(live, "trail")
+        await wires.trail()
+
+    async def _resume(self, job: Job, live: Live) -> None:
+        """Wait for the party that went away, and go on where the parts were left; at most twice."""
+        last = Interrupted(stage="resume")
+        for _ in range(RESUMES):
+            self._enter_stage(live, "resume")
+            live.resumable = True
+            await self._ledger.resumed(job)
+            try:
+                async with self._exchange.reopen(job, lambda: live.stage, lambda: live.reason) as wires:
+                    setting = await wires.resume()
+                    raw = await self._compute(job, live, wires, setting)
+                    await self._reveal(job, live, wires, setting, raw)
+                return
+            except Interrupted as error:
+                last = error
+        raise last
 
     async def _deliver(self, job: Job, raw: RawResult) -> None:
         """Seal what the gate lets out to the recipient, under a receipt another party co-signed."""
@@ -270,9 +307,13 @@ class Pipeline:
             await self._stop(job, live, error)
         except asyncio.CancelledError:
             if live.reason is None:  # not the job but the node is being stopped
-                live.reason = JobFailed(tell="the node was stopped", party=self._ledger.node_id)
+                here = self._ledger.node_id
+                stays = live.resumable  # taken up again at the next start, here and elsewhere
+                live.reason = (Interrupted if stays else JobFailed)(tell="the node was stopped", party=here)
                 work.cancel()
                 await asyncio.wait({work})
+                if stays:
+                    return
             await self._stop(job, live, live.reason)
         except Exception as error:  # a defect of ours: named in the log, closed to everybody else
             log.exception("job %s: a defect in stage %s", job.job_id, live.stage)
@@ -324,10 +365,14 @@ class Pipeline:
     async def recover(self) -> None:
         """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
         for job_id in await self._ledger.unfinished():
+            job = await self._ledger.job(job_id)
+            if job.state is State.RUNNING and await self._ledger.kept(job, SETTING):
+                self._start(job, lambda live, job=job: self._resume(job, live))  # type: ignore[misc]
+                continue
             error = JobFailed(
                 tell="the node was restarted", party=self._ledger.node_id, hint="submit again with a new request id"
             )
-            await self._ledger.stop(await self._ledger.job(job_id), error, self._exchange.failure(error, "restart"))
+            await self._ledger.stop(job, error, self._exchange.failure(error, "restart"))
 
     async def close(self) -> None:
         """Stop every job and wait until it is written down."""

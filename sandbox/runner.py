@@ -31,7 +31,7 @@ OBJECT_STORE = 80 << 20  # bytes; Ray's least. Nothing of ours goes in
 STOP_S = 5.0
 # Four engines may share a core: a stage that waits for its peers must not keep the stage they wait for from starting.
 HEAVY_CPUS = 0.25
-_HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN})
+_HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN, JobKind.AGGREGATE})
 
 
 class Host(Protocol):
@@ -48,6 +48,12 @@ class Host(Protocol):
 
     async def keep(self, name: str, content: bytes) -> None:
         """Keep an artefact."""
+
+    async def cached(self, name: str) -> bytes:
+        """Return what an earlier job kept for later ones."""
+
+    async def cache(self, name: str, content: bytes, source: bytes) -> None:
+        """Keep something for later jobs."""
 
     async def send(self, party: str, label: str, body: bytes) -> None:
         """Send to the worker at another party."""
@@ -247,6 +253,10 @@ async def _attend(
                     answer = await host.fetch(head["job"], head["name"])
                 elif op == "keep":
                     await host.keep(head["name"], body)
+                elif op == "cached":
+                    answer = await host.cached(head["name"])
+                elif op == "cache":
+                    await host.cache(head["name"], body, bytes.fromhex(head["source"]))
                 elif op == "relay":
                     await host.relay(Path(head["path"]))
                 elif op == "done" and not outcome.done():

@@ -191,6 +191,23 @@ consents = Table(
     Column("state", String(16), nullable=False),  # reserved, spent
 )
 
+cached = Table(
+    "cached",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("source", LargeBinary, nullable=False, index=True),  # content hash of a dataset
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("used_ms", BigInteger, nullable=False),
+)
+
+paillier_keys = Table(
+    "paillier_key",
+    metadata,
+    Column("bits", Integer, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # under the node key
+    Column("created_ms", BigInteger, nullable=False),
+)
+
 refusals = Table(
     "refusal_reason",
     metadata,

@@ -12,7 +12,7 @@ import ctypes
 import os
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ import pyarrow as pa
 
 from sandbox import wire
 from sandbox.catalog import vault
-from sandbox.catalog.ids import normalise
+from sandbox.catalog.formats import KeyFormat
+from sandbox.catalog.ids import SEPARATOR, normalise
 from sandbox.desk import Blocking
-from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, PartyFailed, SandboxError
+from sandbox.errors import Cancelled, DeadlinePassed, InvalidSpec, JobFailed, PartyFailed, ProtocolFailed, SandboxError
 from sandbox.kinds import KINDS
-from sandbox.model import JobSpec, PartyRole, Plan, RawResult
+from sandbox.model import JobSpec, PartyRole, Plan, RawResult, Scenario
 from sandbox.workspace import Channel, Workspace
 
-LABELS = frozenset({"engine", "bucket", "held", "shape"})  # what workers of different parties may say to each other
+# What workers of different parties may say to each other.
+LABELS = frozenset(("engine", "held", "shape", "size", "key", "seed", "counts", "cipher", "masked", "prepared"))
 MOST_WAITING = 64 << 20  # bytes
 
 
@@ -42,7 +44,10 @@ def work(path: str) -> bool:
         with contextlib.ExitStack() as stack:
             assignment.stack = stack
             kind = KINDS[assignment.plan.kind]
-            stage = kind.compute if frame[0]["stage"] == "compute" else kind.finish
+            stages = {"compute": kind.compute, "finish": kind.finish, "split": kind.split, "gather": kind.gather}
+            stage = stages[frame[0]["stage"]]
+            if stage is None:
+                raise JobFailed(f"this kind has no stage {frame[0]['stage']}")
             done = stage(assignment)
         assignment.report(done)
         return True
@@ -89,17 +94,21 @@ def _where(error: Exception) -> str:
 class Assignment:
     """One stage of one job: the :class:`~sandbox.kinds.Task` that a kind's code sees."""
 
-    def __init__(self, desk: Blocking, ticket: Mapping[str, Any], plan_and_spec: bytes) -> None:
-        split = int(ticket["plan_size"])
-        self.plan = wire.decode(Plan, plan_and_spec[:split])
-        self.spec = wire.decode(JobSpec, plan_and_spec[split:])
+    def __init__(self, desk: Blocking, ticket: Mapping[str, Any], documents: bytes) -> None:
+        plan_end = int(ticket["plan_size"])
+        spec_end = plan_end + int(ticket["spec_size"])
+        self.plan = wire.decode(Plan, documents[:plan_end])
+        self.spec = wire.decode(JobSpec, documents[plan_end:spec_end])
+        self.scenario = wire.decode(Scenario, documents[spec_end:])
         self.me: str = ticket["me"]
         self.role = next(party.role for party in self.plan.parties if party.node_id == self.me)
         self.salt = bytes.fromhex(ticket["salt"])
         self.rows: Mapping[str, int] = ticket["rows"]
-        self.subject = _subject(ticket.get("subject", ""))
+        self.subject = _subject(ticket.get("subject", ""), ticket["dataset"])
         self.deadline_s = float(ticket["deadline_s"])
-        self.score_step = int(ticket["score_step"])
+        self.cores, self.part, self.parts = (int(ticket[name]) for name in ("cores", "part", "parts"))
+        self.scratch = Path(ticket["scratch"])
+        self.paillier_key = bytes.fromhex(ticket["paillier_key"])
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
         self._stage: str = ticket["stage"]
@@ -126,16 +135,33 @@ class Assignment:
         """Return the node id of the party with that role."""
         return next(party.node_id for party in self.plan.parties if party.role is role)
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns of this party's dataset that the plan lets this job use."""
+        return next(party.fields for party in self.plan.parties if party.node_id == self.me)
+
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of this party's dataset, in stored order."""
         key = bytes.fromhex(self._dataset["key"])
         batches = vault.open_version(Path(self._dataset["directory"]), key, list(columns))
         return pa.Table.from_batches(list(batches))
 
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the same piece by piece, so that memory does not grow with the dataset."""
+        key = bytes.fromhex(self._dataset["key"])
+        for batch in vault.open_version(Path(self._dataset["directory"]), key, list(columns)):
+            yield pa.Table.from_batches([batch])
+
     def keys(self) -> pa.Array:
         """Return this party's normalised alignment keys, in stored order."""
         table = self.table(self._dataset["key_columns"])
-        return normalise([table.column(name) for name in table.column_names])
+        return normalise([table.column(name) for name in table.column_names], _formats(self._dataset))
+
+    def key_batches(self) -> Iterator[pa.Array]:
+        """Yield the same piece by piece."""
+        formats = _formats(self._dataset)
+        for batch in self.batches(self._dataset["key_columns"]):
+            yield normalise([batch.column(name) for name in batch.column_names], formats)
 
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
@@ -148,6 +174,14 @@ class Assignment:
     def keep(self, name: str, content: bytes) -> None:
         """Keep bytes at this node, sealed, under this job."""
         self._ask({"op": "keep", "name": name}, content)
+
+    def cached(self, name: str) -> bytes:
+        """Return what an earlier job kept at this node for later ones; empty if nothing is there."""
+        return self._ask({"op": "cached", "name": name})
+
+    def cache(self, name: str, content: bytes, source: bytes) -> None:
+        """Keep bytes for later jobs, until the dataset with the content hash ``source`` is destroyed."""
+        self._ask({"op": "cache", "name": name, "source": source.hex()}, content)
 
     def send(self, party: str, label: str, body: bytes) -> None:
         """Send a message to the same job's worker at another party."""
@@ -170,7 +204,16 @@ class Assignment:
         return self._stop
 
     def report(self, done: RawResult) -> None:
-        """Hand in what the stage leaves, and wait until the node has it."""
+        """Hand in what the stage leaves, and wait until the node has it.
+
+        Raises:
+            ProtocolFailed: another party said more than the computation asks for.
+        """
+        with self._inbox_lock:
+            unread = [slot for slot, waiting in self._inbox.items() if slot != "answer" and not waiting.empty()]
+        if unread:
+            party, _, label = unread[0].partition("/")
+            raise ProtocolFailed(f"{label} came twice", tell="said something twice", party=party, stage="compute")
         self._ask(
             {
                 "op": "done",
@@ -241,5 +284,15 @@ class _DeskChannel:
             raise PartyFailed(str(error), tell="went silent", party=self._party, stage="compute") from None
 
 
-def _subject(value: str) -> str:
-    return str(normalise([pa.array([value], pa.string())])[0].as_py()) if value else ""
+def _formats(dataset: Mapping[str, Any]) -> list[KeyFormat]:
+    return [KeyFormat(name) for name in dataset["key_formats"]]
+
+
+def _subject(value: str, dataset: Mapping[str, Any]) -> str:
+    """Return the person's key in the spelling of this party's keys; of several columns, it comes joined already."""
+    if not value:
+        return ""
+    parts, formats = value.split(SEPARATOR), _formats(dataset)
+    if len(parts) != len(formats):
+        raise InvalidSpec(f"the person is named by {len(parts)} values, the key of the dataset has {len(formats)}")
+    return str(normalise([pa.array([part], pa.string()) for part in parts], formats)[0].as_py())

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from sandbox import record, signed, wire
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
-from sandbox.catalog import artefacts, vault
+from sandbox.catalog import artefacts, cache, vault
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
@@ -222,6 +222,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             }
             index = ledger.enter_other(conn, "destroyed", opened.caller.key_id, facts)
             same = (datasets.c.code == code) & (datasets.c.version == version)
+            cache.forget_source(conn, ledger.home / "cache", bytes(row.content_hash))
             gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
             conn.execute(update(datasets).where(same).values(**gone))
             view = _view(self._row(conn, code, version), ledger.node_id)

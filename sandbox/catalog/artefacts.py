@@ -54,12 +54,18 @@ def fetch(conn: Connection, folder: Path, node_key: bytes, job_id: str, name: st
     return unseal(key, _ONCE, sealed, _context(job_id, name))
 
 
+def names(conn: Connection, job_id: str, prefix: str) -> list[str]:
+    """Return the names of what was kept that begin so."""
+    found = conn.scalars(select(artefacts.c.name).where(artefacts.c.job_id == job_id))
+    return [name for name in found if name.startswith(prefix)]
+
+
 def thin_out(conn: Connection, folder: Path, job_id: str, lasting: Collection[str]) -> None:
     """Destroy what was kept under a job, but for what later jobs build on."""
     gone = select(artefacts.c.name).where(artefacts.c.job_id == job_id, artefacts.c.name.notin_(lasting))
-    names = [name for (name,) in conn.execute(gone)]
-    conn.execute(delete(artefacts).where(artefacts.c.job_id == job_id, artefacts.c.name.in_(names)))
-    for name in names:
+    left = [name for (name,) in conn.execute(gone)]
+    conn.execute(delete(artefacts).where(artefacts.c.job_id == job_id, artefacts.c.name.in_(left)))
+    for name in left:
         _path(folder, job_id, name).unlink(missing_ok=True)  # noise already: its key is gone with this transaction
 
 

@@ -1,21 +1,19 @@
-"""Keys of rows: one spelling for each, a stable hash over them, and made-up identity numbers. All vectorised.
+"""Keys of rows: joined from their columns, a fast hash over them, and made-up identity numbers. All vectorised.
 
-Source:    Unicode Standard Annex 15 (NFKC); GB 11643-1999 (identity numbers), ISO 7064 MOD 11-2 (their check digit);
-           the hash is our own multiply-add hash, specified below.
-Security:  the hash is fast, not cryptographic. It spreads keys over buckets and finds candidates for duplicates, under
-           a salt that nobody knew when the keys were fixed. It commits to nothing and hides nothing: never send it.
-Shapes:    a normalised key is NFKC text without blanks around it, ASCII letters in upper case (``x`` as a check digit
-           becomes ``X``). A key of several columns is its parts joined by U+001F, which no part may contain, so two
-           different rows of parts never join to the same key. A key with a missing part is missing.
+Source:    the spelling of each column is its format's (``formats``); the hash is our own multiply-add hash, specified
+           below.
+Security:  the hash is fast, not cryptographic. It finds candidates for duplicates, under a salt that nobody knew when
+           the keys were fixed. It commits to nothing and hides nothing: never send it.
+Shapes:    a key of several columns is its spelled parts joined by U+001F, which no part may contain, so two different
+           rows of parts never join to the same key. A key with a missing part is missing.
            Hash of a key of L bytes under a salt: S0 .. S7 are the little-endian 64-bit words of the tagged SM3
-           ("bucket-hash") of the salt, and of the same followed by one byte 01. The two lanes start from S0 and S2
+           ("key-hash") of the salt, and of the same followed by one byte 01. The two lanes start from S0 and S2
            plus L; for every 8 bytes w of the key, little-endian, the last ones filled up with zeros,
            ``h = (h ^ w) * (S | 1)``, ``h ^= h >> 32`` with S = S1 for the first lane and S3 for the second; at the end
            ``h = (h + S') * 0xBF58476D1CE4E5B9``, ``h ^= h >> 29``, ``h *= 0x94D049BB133111EB``, ``h ^= h >> 32`` with
-           S' = S4 and S5; everything modulo 2**64. The bucket is ``((first lane >> 32) * buckets) >> 32``.
-           The known answers are in tests/vectors/bucket_hash.json: both sides of an intersection must agree on them.
+           S' = S4 and S5; everything modulo 2**64.
 Errors:    ``InvalidSpec`` with the number of the key in what was passed (from 1), never the key.
-Not here:  whether keys are unique (intake), blinding (psi).
+Not here:  how a column is spelled (formats), whether keys are valid and unique (intake), blinding (psi).
 """
 
 from __future__ import annotations
@@ -29,11 +27,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sandbox.catalog.formats import BLOCK, KeyFormat, as_text, id_check_digits, spell
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
 
 SEPARATOR = "\x1f"
-MAX_BUCKETS = 1 << 20
 ID_LENGTH = 18  # characters of an identity number
 UNASSIGNED_REGION = "990000"
 
@@ -48,37 +46,42 @@ LAST_BIRTHDAY = date(2005, 12, 31)
 DAYS = (LAST_BIRTHDAY - FIRST_BIRTHDAY).days + 1
 SEQUENCES = 999  # 001 to 999, a day and region
 
-_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-_CHECK_DIGITS = np.frombuffer(b"10X98765432", dtype=np.uint8)
-
 Words: TypeAlias = npt.NDArray[np.uint64]
 
 
-def normalise(columns: Sequence[pa.Array | pa.ChunkedArray]) -> pa.Array:
-    """Return the one spelling of every key; ``columns`` are its parts (text, whole numbers or dates).
+def normalise(columns: Sequence[pa.Array | pa.ChunkedArray], formats: Sequence[KeyFormat]) -> pa.Array:
+    """Return the one spelling of every key; ``columns`` are its parts, each with its format.
 
     Raises:
-        InvalidSpec: there is no column, they differ in length, a column has another type, or a part of a key of
-            several columns contains the separator.
+        InvalidSpec: there is no column, they differ in length, there are more or fewer formats, a column is neither
+            text nor whole numbers nor dates, or a part of a key of several columns contains the separator.
     """
     if not columns or len({len(column) for column in columns}) != 1:
         raise InvalidSpec("a key needs one column or several of the same length")
-    parts = [_spell(_whole(column)) for column in columns]
+    if len(formats) != len(columns):
+        raise InvalidSpec(f"a key of {len(columns)} columns was given {len(formats)} formats")
+    table = pa.Table.from_arrays(list(columns), names=[str(place) for place in range(len(columns))])
+    blocks, rows = [], 0
+    for batch in table.to_batches(max_chunksize=BLOCK) or [pa.RecordBatch.from_pylist([], schema=table.schema)]:
+        parts = [spell(part, form).text for part, form in zip(batch.columns, formats, strict=True)]
+        blocks.append(join(parts, rows))
+        rows += batch.num_rows
+    return blocks[0] if len(blocks) == 1 else pa.concat_arrays(blocks)
+
+
+def join(parts: Sequence[pa.Array], before: int = 0) -> pa.Array:
+    """Return keys of spelled parts; ``before`` keys came before these, for the number in the error.
+
+    Raises:
+        InvalidSpec: a part of a key of several columns contains the separator.
+    """
     if len(parts) == 1:
         return parts[0]
     for part in parts:
         inside = pc.index(pc.match_substring(part, SEPARATOR), pa.scalar(True)).as_py()
         if inside >= 0:
-            raise InvalidSpec(f"key {inside + 1} contains the control character U+001F")
+            raise InvalidSpec(f"key {before + inside + 1} contains the control character U+001F")
     return pc.binary_join_element_wise(*parts, SEPARATOR, null_handling="emit_null")
-
-
-def salted_bucket(keys: pa.Array | pa.ChunkedArray, salt: bytes, buckets: int) -> npt.NDArray[np.uint32]:
-    """Return for every key the bucket, 0 to ``buckets`` - 1, that both sides put it in."""
-    if not 1 <= buckets <= MAX_BUCKETS:
-        raise InvalidSpec(f"the number of buckets is not between 1 and {MAX_BUCKETS}")
-    (lane,) = _lanes(_whole(keys), salt, lanes=1)
-    return (((lane >> np.uint64(32)) * np.uint64(buckets)) >> np.uint64(32)).astype(np.uint32)
 
 
 def digest128(keys: pa.Array | pa.ChunkedArray, salt: bytes) -> npt.NDArray[np.uint64]:
@@ -102,40 +105,8 @@ def made_up_ids(n: int, seed: int, region: str = UNASSIGNED_REGION) -> pa.Array:
     characters[:, 6:14] = _birthdays()[day]
     for place, unit in ((14, 100), (15, 10), (16, 1)):
         characters[:, place] = (sequence + 1) // unit % 10 + ord("0")
-    weighted = np.zeros(n, dtype=np.uint16)
-    for place, weight in enumerate(_WEIGHTS):
-        weighted += (characters[:, place] - ord("0")) * np.uint16(weight)
-    characters[:, 17] = _CHECK_DIGITS[weighted % 11]
-    offsets = np.arange(0, (n + 1) * ID_LENGTH, ID_LENGTH, dtype=np.int32)
-    return pa.Array.from_buffers(pa.string(), n, [None, pa.py_buffer(offsets), pa.py_buffer(characters)])
-
-
-def check_digit_ok(ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.bool_]:
-    """Return for every id whether it is 17 digits and their check digit; a missing one is not."""
-    array = _whole(ids)
-    data, starts, lengths = _bytes_of(array)
-    right: npt.NDArray[np.bool_] = (lengths == ID_LENGTH) & array.is_valid().to_numpy(zero_copy_only=False)
-    rows = starts[right]
-    weighted = np.zeros(len(rows), dtype=np.uint16)
-    digits = np.ones(len(rows), dtype=np.bool_)
-    for place, weight in enumerate(_WEIGHTS):
-        digit = data[rows + place] - np.uint8(ord("0"))  # wraps to more than 9 below "0"
-        digits &= digit <= 9
-        weighted += digit * np.uint16(weight)
-    right[right] = digits & (data[rows + ID_LENGTH - 1] == _CHECK_DIGITS[weighted % 11])
-    return right
-
-
-def _spell(column: pa.Array) -> pa.Array:
-    if pa.types.is_integer(column.type) or pa.types.is_date(column.type):
-        return column.cast(pa.string())
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise InvalidSpec("a key column is neither text nor a whole number nor a date")
-    plain = pc.all(pc.string_is_ascii(column), min_count=0).as_py()
-    text = column if plain else pc.utf8_normalize(column, form="NFKC")
-    text = pc.ascii_upper(pc.utf8_trim_whitespace(text))
-    # Again: with its letter in upper case, a following accent may have found a composed form (i + U+0307).
-    return (text if plain else pc.utf8_normalize(text, form="NFKC")).cast(pa.string())
+    characters[:, 17] = id_check_digits(characters)
+    return as_text(characters)
 
 
 def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -166,7 +137,7 @@ def _lanes(keys: pa.Array, salt: bytes, lanes: int) -> list[Words]:
     data, starts, lengths = _bytes_of(keys)
     # Every run of 8 bytes of the data, wherever it begins, as one little-endian word.
     words: Words = np.ndarray(len(data) - 7, dtype="<u8", buffer=data, strides=(1,))
-    salts = np.frombuffer(tagged("bucket-hash", salt) + tagged("bucket-hash", salt + b"\x01"), dtype="<u8")
+    salts = np.frombuffer(tagged("key-hash", salt) + tagged("key-hash", salt + b"\x01"), dtype="<u8")
     state = [salts[2 * lane] + lengths.astype(np.uint64) for lane in range(lanes)]
     live: npt.NDArray[np.intp] | slice = slice(None)
     for begin in range(0, int(lengths.max(initial=0)), 8):

@@ -6,10 +6,12 @@ Security:  an owner's file may be wrong in any place; the owner learns which (fi
            that the dataset cannot be used and whom to ask (``tell``). No text quotes a value.
 Shapes:    rows are counted from 1, headings not counted. Columns that the schema does not name are not read.
            Memory: a batch, and for the key check 16 bytes a row, for a moment at the end 40.
+           Which rows repeat the key of another is counted by 128-bit digests under a fresh salt.
            The file is read once; a second time only when two keys look alike, to compare them exactly.
 Errors:    ``InvalidSpec``: no such file, neither Parquet nor CSV, not UTF-8, a column missing or of another type, no
-           rows, a key that is missing or empty, a key that comes twice (after ``ids.normalise``).
-Not here:  sealing (vault), statistics about values (profile).
+           rows, a key that is missing or empty; and, with how many rows that concerns, keys that are not what their
+           format says (unless the schema keeps them) and keys that come twice once they are spelled.
+Not here:  sealing (vault), how keys are spelled (formats).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as member
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,66 +31,79 @@ import pyarrow.parquet as pq
 
 from sandbox.catalog.columns import Place, from_arrow, from_text
 from sandbox.catalog.csv_text import read_columns
-from sandbox.catalog.ids import SEPARATOR, digest128, normalise
-from sandbox.catalog.schema import Schema
+from sandbox.catalog.formats import Flags, WhenInvalid, spell
+from sandbox.catalog.ids import SEPARATOR, digest128, join, normalise
+from sandbox.catalog.schema import Field, Schema
 from sandbox.errors import InvalidSpec
 
 BATCH_ROWS = 131072
+NAMED_ROWS = 10  # of those with an invalid key
 COMPARED_AT_ONCE = 10_000  # pairs of keys that look alike, compared in one reading of the file
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 Fetch: TypeAlias = Callable[[Rows], pa.Array]
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What is known of a table that passed every check; every row has a key, and all keys differ."""
+@dataclass(slots=True)
+class _Invalid:
+    """Rows whose key is not what the format of one of its columns says."""
 
-    rows: int
-    nulls: Mapping[str, int]
-    distinct_keys: int
+    field: Field
+    count: int = 0
+    first: list[int] = member(default_factory=list)
 
+    def add(self, valid: Flags, before: int) -> None:
+        """Take in the flags of a batch that ``before`` rows came before."""
+        wrong = np.flatnonzero(~valid)
+        self.count += len(wrong)
+        self.first += (wrong[: NAMED_ROWS - len(self.first)] + before + 1).tolist()
 
-def validate(path: Path, schema: Schema) -> Profile:
-    """Read the whole table once and check everything.
-
-    Raises:
-        InvalidSpec: the table cannot be used; see the module.
-    """
-    rows = 0
-    nulls = dict.fromkeys(schema.names, 0)
-    for batch in read_table(path, schema):
-        rows += batch.num_rows
-        for name, column in zip(schema.names, batch.columns, strict=True):
-            nulls[name] += column.null_count
-    return Profile(rows, nulls, distinct_keys=rows)
+    def text(self, rows: int) -> str:
+        """Say how many of ``rows`` and which, never what stands there."""
+        more = " ..." if self.count > len(self.first) else ""
+        return (
+            f"column {self.field.name!r}: {self.count} of {rows} rows hold no valid {self.field.format.value} "
+            f"(rows {', '.join(map(str, self.first))}{more}); correct them, or keep them as they are by "
+            'saying "invalid": "keep" in the schema'
+        )
 
 
 def read_table(path: Path, schema: Schema, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
     """Yield the table in batches of at most ``batch_rows`` rows with the schema's columns, types and order.
 
-    The check for equal keys comes after the last batch: whoever stores rows must not commit before the end.
+    Invalid and equal keys are refused after the last batch: whoever stores rows must not commit before the end.
 
     Raises:
         InvalidSpec: the table cannot be used; see the module.
     """
     salt = os.urandom(16)
     digests: list[npt.NDArray[np.uint64]] = []
+    refused = {field.name: _Invalid(field) for field in schema.key_fields if field.invalid is WhenInvalid.REFUSE}
     rows = 0
     for batch in _typed(path, schema, schema.names, batch_rows):
-        keys = _keys(batch, schema, Place(path, rows))
+        keys = _keys(batch, schema, Place(path, rows), refused)
         digests.append(digest128(keys, salt))
         rows += batch.num_rows
         yield batch
     if not rows:
         raise Place(path).refuse("the table has no rows")
+    wrong = [column.text(rows) for column in refused.values() if column.count]
     twins = find_twins(np.concatenate(digests), lambda wanted: _fetch(path, schema, wanted))
     if twins:
-        raise Place(path).refuse(f"rows {twins[0] + 1} and {twins[1] + 1} have the same key ({', '.join(schema.key)})")
+        first, second, repeats = twins
+        of = "1 row repeats" if repeats == 1 else f"{repeats} rows repeat"
+        wrong.append(
+            f"rows {first + 1} and {second + 1} have the same key ({', '.join(schema.key)}); "
+            f"in all, {of} the key of an earlier row"
+        )
+    if wrong:
+        raise Place(path).refuse("; ".join(wrong))
 
 
-def find_twins(digests: npt.NDArray[np.uint64], fetch: Fetch) -> tuple[int, int] | None:
-    """Return the first row whose key stood in an earlier one, after that one; rows are counted from 0 here.
+def find_twins(digests: npt.NDArray[np.uint64], fetch: Fetch) -> tuple[int, int, int] | None:
+    """Return the first row whose key stood in an earlier one, after that one, and how many such rows there are.
+
+    Rows are counted from 0 here.
 
     ``digests`` holds two words a row, equal where keys are; ``fetch`` returns the keys of rows in ascending order,
     and decides: rows with equal digests and different keys are no twins.
@@ -111,7 +127,7 @@ def find_twins(digests: npt.NDArray[np.uint64], fetch: Fetch) -> tuple[int, int]
         left, right = (keys.take(pa.array(np.searchsorted(wanted, side))) for side in (some[:, 0], some[:, 1]))
         index = pc.index(pc.equal(left, right), pa.scalar(True)).as_py()
         if index >= 0:
-            return int(some[index, 0]), int(some[index, 1])
+            return int(some[index, 0]), int(some[index, 1]), len(pairs)
     # Three keys or more with one digest may hide a pair that is not side by side: look at all of them at once.
     wanted = np.unique(pairs)
     codes = fetch(wanted).dictionary_encode().indices.to_numpy() if len(wanted) > 2 else np.arange(len(wanted))
@@ -120,20 +136,22 @@ def find_twins(digests: npt.NDArray[np.uint64], fetch: Fetch) -> tuple[int, int]
     if not len(same):
         return None
     first = same[np.argmin(wanted[order][same + 1])]
-    return int(wanted[order][first]), int(wanted[order][first + 1])
+    return int(wanted[order][first]), int(wanted[order][first + 1]), len(same)
 
 
-def _keys(batch: pa.RecordBatch, schema: Schema, place: Place) -> pa.Array:
+def _keys(batch: pa.RecordBatch, schema: Schema, place: Place, refused: Mapping[str, _Invalid]) -> pa.Array:
     parts = []
-    for name in schema.key:
-        part = normalise([batch.column(name)])
-        bad = pc.fill_null(pc.equal(part, ""), True)
+    for field in schema.key_fields:
+        spelled = spell(batch.column(field.name), field.format)
+        bad = pc.fill_null(pc.equal(spelled.text, ""), True)
         if (index := pc.index(bad, pa.scalar(True)).as_py()) >= 0:
-            raise place.refuse("the key is missing or empty", column=name, index=index)
-        if (index := pc.index(pc.match_substring(part, SEPARATOR), pa.scalar(True)).as_py()) >= 0:
-            raise place.refuse("the key contains the control character U+001F", column=name, index=index)
-        parts.append(part)
-    return normalise(parts)
+            raise place.refuse("the key is missing or empty", column=field.name, index=index)
+        if (index := pc.index(pc.match_substring(spelled.text, SEPARATOR), pa.scalar(True)).as_py()) >= 0:
+            raise place.refuse("the key contains the control character U+001F", column=field.name, index=index)
+        if field.name in refused:
+            refused[field.name].add(spelled.valid, place.rows)
+        parts.append(spelled.text)
+    return join(parts)
 
 
 def _fetch(path: Path, schema: Schema, wanted: Rows) -> pa.Array:
@@ -143,7 +161,7 @@ def _fetch(path: Path, schema: Schema, wanted: Rows) -> pa.Array:
         first, end = np.searchsorted(wanted, [rows, rows + batch.num_rows])
         if end > first:
             some = batch.take(pa.array(wanted[first:end] - rows))
-            found.append(normalise([some.column(name) for name in schema.key]))
+            found.append(normalise([some.column(name) for name in schema.key], schema.key_formats))
         rows += batch.num_rows
     if sum(map(len, found)) != len(wanted):
         raise Place(path).refuse("the file changed while it was read")

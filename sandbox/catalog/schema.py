@@ -6,10 +6,12 @@ Source:    grades L1 (public) to L4 (most sensitive) as in the classified and gr
            article 21 of the Data Security Law asks for.
 Units:     ``price_coefficient`` multiplies the tariff, 0 to 1 with at most 6 places.
 Shapes:    the file that users write is a JSON object ``{"key": [names], "fields": [{...}]}``; every member is required
-           but ``unit`` and ``masking`` (default: none) and ``price_coefficient`` (default: 1). The digest is the tagged
-           SM3 of the canonical form that ``schema_bytes`` returns, and covers every member.
+           but ``unit`` and ``masking`` (default: none), ``price_coefficient`` (default: 1) and, of a field of the key,
+           ``format`` ("text", "id_number", "phone", "name", "credit_code"; default: "text") and ``invalid`` ("refuse",
+           "keep"; default: "refuse"). The digest is the tagged SM3 of the canonical form that ``schema_bytes``
+           returns, and covers every member; that form leaves out a format and an ``invalid`` that are the default.
 Errors:    ``InvalidSpec`` names the file and the field.
-Not here:  rows. A schema holds no value of anybody.
+Not here:  rows. A schema holds no value of anybody. What a format means (formats), whether two schemas fit (matching).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from sandbox.catalog.formats import NEVER_INVALID, KeyFormat, WhenInvalid
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
 
@@ -66,6 +69,13 @@ ARROW: Mapping[FieldType, pa.DataType] = {
 
 # A decimal or a truth value identifies nobody, and a decimal has more than one way to be written.
 KEY_TYPES = frozenset({FieldType.STRING, FieldType.INTEGER, FieldType.DATE})
+# An identity number may end in X, and a credit code has letters: no column of integers holds all of them.
+FORMAT_TYPES: Mapping[KeyFormat, frozenset[FieldType]] = {
+    **dict.fromkeys(KeyFormat, frozenset({FieldType.STRING})),
+    KeyFormat.TEXT: KEY_TYPES,
+    KeyFormat.PHONE: frozenset({FieldType.STRING, FieldType.INTEGER}),
+}
+_CHOICES: Mapping[str, type[StrEnum]] = {"type": FieldType, "grade": Grade, "format": KeyFormat, "invalid": WhenInvalid}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,8 @@ class Field:
     grade: Grade
     masking: str
     price_coefficient: Decimal
+    format: KeyFormat = KeyFormat.TEXT
+    invalid: WhenInvalid = WhenInvalid.REFUSE
 
     def __post_init__(self) -> None:
         _check_text("name", self.name, MAX_NAME)
@@ -89,6 +101,11 @@ class Field:
             raise InvalidSpec(
                 f"price_coefficient of field {self.name!r} is not between 0 and 1 with {COEFFICIENT_PLACES} places"
             )
+        if self.type in KEY_TYPES and self.type not in FORMAT_TYPES[self.format]:
+            takes = " or ".join(sorted(FORMAT_TYPES[self.format], reverse=True))
+            raise InvalidSpec(f"field {self.name!r} is of type {self.type}; the format {self.format} needs {takes}")
+        if self.invalid is WhenInvalid.KEEP and self.format in NEVER_INVALID:
+            raise InvalidSpec(f"field {self.name!r}: every value is a valid {self.format.value}, so none is kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +128,25 @@ class Schema:
                 raise InvalidSpec(f"the key names {name!r}, which is not a field")
             if types[name] not in KEY_TYPES:
                 raise InvalidSpec(f"key field {name!r} is a {types[name].value}; it must be string, integer or date")
+        for field in self.fields:
+            if field.name not in self.key and field.format is not KeyFormat.TEXT:
+                raise InvalidSpec(f"field {field.name!r} has the format {field.format.value} and is not in the key")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The column names in their order."""
         return tuple(field.name for field in self.fields)
+
+    @property
+    def key_fields(self) -> tuple[Field, ...]:
+        """The fields of the key, in the order they are joined."""
+        fields = {field.name: field for field in self.fields}
+        return tuple(fields[name] for name in self.key)
+
+    @property
+    def key_formats(self) -> tuple[KeyFormat, ...]:
+        """Their formats."""
+        return tuple(field.format for field in self.key_fields)
 
     def arrow(self) -> pa.Schema:
         """Return the Arrow schema that every batch of rows has."""
@@ -164,6 +195,9 @@ def schema_bytes(schema: Schema) -> bytes:
             "grade": field.grade.value,
             "masking": field.masking,
             "price_coefficient": _shortest(field.price_coefficient),
+            # The default is left out: digests of schemas from before there were formats stay what they were.
+            **({"format": field.format.value} if field.format is not KeyFormat.TEXT else {}),
+            **({"invalid": field.invalid.value} if field.invalid is not WhenInvalid.REFUSE else {}),
         }
         for field in schema.fields
     ]
@@ -207,15 +241,14 @@ def parse_schema(data: bytes) -> Schema:
 def _parse_field(number: int, tree: object) -> Field:
     name = tree.get("name") if isinstance(tree, dict) else None
     where = f"field {name!r}" if isinstance(name, str) else f"field number {number}"
-    texts = {"name", "type", "meaning", "grade"}
-    tree = _members(where, tree, required=texts, optional={"unit", "masking", "price_coefficient"})
-    for member in texts | ({"unit", "masking"} & tree.keys()):
+    texts, more = {"name", "type", "meaning", "grade"}, {"unit", "masking", "format", "invalid"}
+    tree = _members(where, tree, required=texts, optional=more | {"price_coefficient"})
+    for member in texts | (more & tree.keys()):
         if not isinstance(tree[member], str):
             raise InvalidSpec(f"{where}: {member} is not a text")
-    if tree["type"] not in [type_.value for type_ in FieldType]:
-        raise InvalidSpec(f"{where}: type is not one of {', '.join(type_.value for type_ in FieldType)}")
-    if tree["grade"] not in [grade.value for grade in Grade]:
-        raise InvalidSpec(f"{where}: grade is not one of {', '.join(grade.value for grade in Grade)}")
+    for member, choices in _CHOICES.items():
+        if member in tree and tree[member] not in list(choices):
+            raise InvalidSpec(f"{where}: {member} is not one of {', '.join(choices)}")
     price = tree.get("price_coefficient", 1)
     if isinstance(price, bool) or not isinstance(price, int | str | Decimal):
         raise InvalidSpec(f"{where}: price_coefficient is not a number")
@@ -231,6 +264,8 @@ def _parse_field(number: int, tree: object) -> Field:
         grade=Grade(tree["grade"]),
         masking=tree.get("masking", ""),
         price_coefficient=coefficient,
+        format=KeyFormat(tree.get("format", KeyFormat.TEXT)),
+        invalid=WhenInvalid(tree.get("invalid", WhenInvalid.REFUSE)),
     )
 
 

@@ -79,6 +79,10 @@ def approve(
     accepts_simulated: Annotated[
         bool, typer.Option("--accepts-simulated", help="Let rows enter a simulated enclave.")
     ] = False,
+    accepts_two_contributors: Annotated[
+        bool,
+        typer.Option("--accepts-two-contributors", help="Let totals over two owners leave: each can subtract its own."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not show it and ask.")] = False,
 ) -> Any:
     """Look at a scenario and approve it in the name of your organisation."""
@@ -86,7 +90,7 @@ def approve(
     with session.connect() as node:
         view = _find(node, wanted)
         session.confirm("Approve?", yes, lambda: describe(view))
-        return summarise(node.approve_scenario(view.digest, party, accepts_simulated))
+        return summarise(node.approve_scenario(view.digest, party, accepts_simulated, accepts_two_contributors))
 
 
 @command(app, "list", needs=CLIENT, columns=COLUMNS)

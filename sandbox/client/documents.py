@@ -33,18 +33,23 @@ from sandbox.model import (
     ConsentRule,
     DatasetRef,
     DatasetUse,
+    Dimension,
     JobKind,
     JobSpec,
     KeyCard,
+    Measure,
+    MeasureRange,
     OutputClass,
     OutputRule,
     PriceTerms,
     PsiEngine,
+    PsiOutput,
     Quota,
     Recipient,
     Scenario,
     ScoreScope,
     SealedInput,
+    Statistic,
     VersionRule,
 )
 
@@ -95,6 +100,9 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         ),
         accepts_simulated=top.take("accepts_simulated", bool, False),
         nonce=secrets.token_bytes(16),
+        dimensions=tuple(_dimension(table) for table in top.tables("dimensions", [])),
+        measures=tuple(_range(table) for table in top.tables("measures", [])),
+        accepts_two_contributors=top.take("accepts_two_contributors", bool, False),
     )
     for table in (top, applicant, recipient, quota, consent, price):
         table.end()
@@ -118,15 +126,37 @@ def job_from_file(
     top = open_document(path, values or {})
     digest, deadline_s = top.digest("scenario"), top.take("deadline_s", int, 0)
     options: dict[str, Any] = {"request_id": top.take("request_id", str, ""), "deadline_s": deadline_s}
-    kinds = [name for name in ("psi", "train", "score") if top.has(name)]
+    kinds = [name for name in ("psi", "train", "score", "aggregate") if top.has(name)]
     if len(kinds) != 1:
-        raise InvalidSpec(tell=f"{top.where}: exactly one of [psi], [train] and [score] says what to do")
+        raise InvalidSpec(tell=f"{top.where}: exactly one of [psi], [train], [score] and [aggregate] says what to do")
     body = top.table(kinds[0])
     inputs: tuple[SealedInput, ...] = ()
     if kinds == ["psi"]:
         base = files or path.parent
         left, right = (_reference(body.table(side), base) for side in ("left", "right"))
-        spec = specs.align(digest, left, right, body.choose("engine", PsiEngine, PsiEngine.AUTO), **options)
+        spec = specs.align(
+            digest,
+            left,
+            right,
+            body.choose("engine", PsiEngine, PsiEngine.AUTO),
+            output=body.choose("output", PsiOutput, PsiOutput.ALIGNED),
+            measures=[_measure(table) for table in body.tables("measures", [])],
+            columns=body.texts("columns", []),
+            third=_reference(body.table("third"), base) if body.has("third") else None,
+            bucket_rows=body.take("bucket_rows", int, 0),
+            **options,
+        )
+    elif kinds == ["aggregate"]:
+        base = files or path.parent
+        spec = specs.aggregate(
+            digest,
+            [_reference(table, base) for table in body.tables("datasets", [])],
+            measures=[_measure(table) for table in body.tables("measures")],
+            groups=body.texts("groups", []),
+            alignment=body.take("alignment", str, ""),
+            key_bits=body.take("key_bits", int, specs.KEY_BITS),
+            **options,
+        )
     elif kinds == ["train"]:
         spec = specs.train(
             digest,
@@ -150,7 +180,7 @@ def job_from_file(
 
 
 def _dataset(table: Table, base: Path) -> DatasetUse:
-    owner, reference, content_hash, schema = _entry(table, base)
+    owner, reference, content_hash, schema, rows = _entry(table, base)
     use = DatasetUse(
         code=reference.code,
         owner=owner,
@@ -160,6 +190,7 @@ def _dataset(table: Table, base: Path) -> DatasetUse:
         key=table.texts("key"),
         fields=table.texts("fields"),
         label=table.take("label", str, ""),
+        rows=rows,
     )
     if schema is not None:
         for name in (*use.key, *use.fields, *([use.label] if use.label else ())):
@@ -169,13 +200,14 @@ def _dataset(table: Table, base: Path) -> DatasetUse:
     return use
 
 
-def _entry(table: Table, base: Path) -> tuple[str, DatasetRef, bytes, Schema | None]:
-    """Return owner, reference, content hash and schema: from the catalogue entry in a file, or from the table."""
+def _entry(table: Table, base: Path) -> tuple[str, DatasetRef, bytes, Schema | None, int]:
+    """Return owner, reference, content hash, schema and rows: from the catalogue entry in a file, or from the table."""
     if table.has("file"):
         view = open_document(base / table.take("file", str), {})
         schema = parse_schema(json.dumps(view.take("schema", dict)).encode()) if view.has("schema") else None
-        return view.take("owner", str), _code(view), view.digest("content_hash"), schema
-    return table.take("owner", str), _code(table), table.digest("content_hash"), None
+        rows = view.take("rows", int, 0)
+        return view.take("owner", str), _code(view), view.digest("content_hash"), schema, rows
+    return table.take("owner", str), _code(table), table.digest("content_hash"), None, table.take("rows", int, 0)
 
 
 def _reference(table: Table, base: Path) -> DatasetRef:
@@ -205,6 +237,34 @@ def _output(table: Table) -> OutputRule:
     )
     table.end()
     return rule
+
+
+def _dimension(table: Table) -> Dimension:
+    places = table.take("places", int, 0)
+    made = Dimension(
+        name=table.take("name", str),
+        column=table.take("column", str),
+        values=table.texts("values", []),
+        edges=table.decimals("edges", places) if table.has("edges") else (),
+        places=places,
+    )
+    table.end()
+    return made
+
+
+def _range(table: Table) -> MeasureRange:
+    places = table.take("places", int, 0)
+    made = MeasureRange(table.take("column", str), table.decimal("low", places), table.decimal("high", places), places)
+    table.end()
+    return made
+
+
+def _measure(table: Table) -> Measure:
+    statistic, column = table.choose("statistic", Statistic), table.take("column", str)
+    name = table.take("name", str, f"{column}_{statistic.name.lower()}")
+    made = Measure(name, statistic, column, table.take("weight", str, ""))
+    table.end()
+    return made
 
 
 def _card(table: Table, name: str, base: Path) -> KeyCard:

@@ -65,8 +65,12 @@ class JobCalls:
         engine: PsiEngine = PsiEngine.AUTO,
         **options: Any,
     ) -> JobView:
-        """Submit an alignment; ``options`` as in ``specs.align``."""
+        """Submit an intersection; ``options`` as in ``specs.align``."""
         return self.submit(specs.align(scenario_digest, left, right, engine, **options))
+
+    def aggregate(self, scenario_digest: bytes, datasets: Sequence[DatasetRef] = (), **options: Any) -> JobView:
+        """Submit a table of totals; ``options`` as in ``specs.aggregate``."""
+        return self.submit(specs.aggregate(scenario_digest, datasets, **options))
 
     def train(self, scenario_digest: bytes, alignment: str, **options: Any) -> JobView:
         """Submit a training run over a released alignment; ``options`` as in ``specs.train``."""

@@ -13,6 +13,7 @@ import json
 import string
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -66,9 +67,17 @@ class Table:
         """Return a table inside this one."""
         return Table(f"{self.where}: {name}", self.take(name, dict, default))
 
-    def tables(self, name: str) -> list[Table]:
+    def decimal(self, name: str, places: int) -> int:
+        """Return a number in units of 10^-places; it must be a whole number of them."""
+        return _scaled(f"{self.where}: {name}", self.take(name, (int, float, str)), places)
+
+    def decimals(self, name: str, places: int) -> tuple[int, ...]:
+        """Return a list of such numbers."""
+        return tuple(_scaled(f"{self.where}: {name}", item, places) for item in self.take(name, list))
+
+    def tables(self, name: str, default: Any = _REQUIRED) -> list[Table]:
         """Return a list of tables."""
-        return [Table(f"{self.where}: {name} {n}", item) for n, item in enumerate(self.take(name, list), 1)]
+        return [Table(f"{self.where}: {name} {n}", item) for n, item in enumerate(self.take(name, list, default), 1)]
 
     def has(self, name: str) -> bool:
         """Tell whether the member is there."""
@@ -113,6 +122,18 @@ def _member(where: str, kind: type[E], text: str) -> E:
     except KeyError:
         known = ", ".join(item.name.lower() for item in kind)
         raise InvalidSpec(tell=f"{where} is not one of {known}") from None
+
+
+def _scaled(where: str, value: object, places: int) -> int:
+    try:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise InvalidOperation
+        scaled = Decimal(str(value)).scaleb(places)
+        if not scaled.is_finite() or scaled != scaled.to_integral_value() or abs(scaled) >= 1 << 63:
+            raise InvalidOperation
+    except InvalidOperation:
+        raise InvalidSpec(tell=f"{where} is not a number with at most {places} decimal places") from None
+    return int(scaled)
 
 
 def _hex(where: str, text: str, size: int) -> bytes:

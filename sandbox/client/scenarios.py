@@ -40,9 +40,12 @@ class ScenarioCalls:
         answer = self._line.call("ScenarioService/ListScenarios", ListQuery(after, limit))
         return tuple(self._line.read(ScenarioView, scenario) for scenario in answer.scenarios)
 
-    def approve_scenario(self, digest: bytes, party: str = "", accepts_simulated: bool = False) -> ScenarioView:
+    def approve_scenario(
+        self, digest: bytes, party: str = "", accepts_simulated: bool = False, accepts_two_contributors: bool = False
+    ) -> ScenarioView:
         """Approve in the name of ``party``, this node's organisation by default; look at the scenario first."""
-        approval = Approval(digest, party or self._line.node.node_id, accepts_simulated, signed.now_ms())
+        name = party or self._line.node.node_id
+        approval = Approval(digest, name, accepts_simulated, signed.now_ms(), accepts_two_contributors)
         made = signed.sign(self._line.person.identity, "approval", approval)
         return self._scenario("ApproveScenario", ApprovalDecision(made))
 

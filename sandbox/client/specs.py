@@ -21,14 +21,17 @@ from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.errors import InvalidSpec
 from sandbox.keyring import Person, public_key
 from sandbox.model import (
+    AggregateSpec,
     ApplicantInput,
     ApplicantScore,
     BatchScore,
     ConsentToken,
     DatasetRef,
     JobSpec,
+    Measure,
     PeerCard,
     PsiEngine,
+    PsiOutput,
     PsiSpec,
     ScoreScope,
     ScoreSpec,
@@ -40,6 +43,7 @@ from sandbox.model import (
 STEPS = 30
 HOLDOUT_PERCENT = 20
 L2_MICRO = 1000
+KEY_BITS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,47 @@ def align(
     right: DatasetRef,
     engine: PsiEngine = PsiEngine.AUTO,
     *,
+    output: PsiOutput = PsiOutput.ALIGNED,
+    measures: Sequence[Measure] = (),
+    columns: Sequence[str] = (),
+    third: DatasetRef | None = None,
+    bucket_rows: int = 0,
     request_id: str = "",
     deadline_s: int = 0,
 ) -> JobSpec:
-    """Return the spec of an alignment of two datasets."""
-    return JobSpec(request_id or new_request_id(), scenario_digest, PsiSpec(left, right, engine), deadline_s)
+    """Return the spec of an intersection of two datasets, or three.
+
+    Args:
+        output: what leaves, and what stays; see ``proto/sandbox/v1/job.proto``.
+        measures: of SUMS, sums and means of the right's columns.
+        columns: of JOINED, the right's columns.
+        third: of ALIGNED, a third owner's dataset.
+        bucket_rows: how many rows are worked on at a time; 0 leaves it to the nodes.
+    """
+    kind = PsiSpec(left, right, engine, output, tuple(measures), tuple(columns), third, bucket_rows)
+    return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
+
+
+def aggregate(
+    scenario_digest: bytes,
+    datasets: Sequence[DatasetRef] = (),
+    *,
+    measures: Sequence[Measure],
+    groups: Sequence[str] = (),
+    alignment: str = "",
+    key_bits: int = KEY_BITS,
+    request_id: str = "",
+    deadline_s: int = 0,
+) -> JobSpec:
+    """Return the spec of a table of totals.
+
+    Args:
+        datasets: one a contributor, the submitting node's first; each then holds groups and measures.
+        alignment: or a released psi job, of which one side holds the groups and the other the measures.
+        groups: names of the scenario's dimensions, at most two.
+    """
+    kind = AggregateSpec(tuple(datasets), alignment, tuple(groups), tuple(measures), key_bits)
+    return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 
 def train(

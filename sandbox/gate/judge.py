@@ -33,6 +33,15 @@ def judge(plan: Plan, gate_inputs: Mapping[str, int]) -> tuple[Evidence, ...]:
     return tuple(evidence for rule in plan.outputs for evidence in _judge(rule, gate_inputs))
 
 
+def judge_sizes(plan: Plan, rows: Mapping[str, int]) -> None:
+    """Withhold everything if a data owner's whole set is below a minimum: an intersection would be, too."""
+    owners = {party.node_id for party in plan.parties if party.dataset is not None}
+    for rule in plan.outputs:
+        for party in sorted(owners):
+            if rows.get(party, 0) < max(rule.min_group, 1):
+                raise _withheld(f"{rule.name}: the set of {party} is below {max(rule.min_group, 1)}")
+
+
 def _judge(rule: OutputRule, gate_inputs: Mapping[str, int]) -> list[Evidence]:
     if rule.class_ is OutputClass.ROW_CONSENTED:
         rows = gate_inputs.get("rows")

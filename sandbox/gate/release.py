@@ -1,7 +1,8 @@
 """The last step before sealing: RawResult -> Release, an allow-list and a pure function.
 
-What the plan does not name does not leave; what it names leaves only in the shape its class allows: counts rounded,
-metrics rounded to three places, scores as whole steps of points, rows and bytes under their caps.
+What the plan does not name does not leave; what it names leaves only in the form its kind declares and its class
+allows: counts rounded, metrics rounded to three places, real numbers to their declared places, points as whole steps,
+rows and bytes under their caps. A table is written anew, so that nothing travels beside its rows.
 """
 
 from __future__ import annotations
@@ -9,39 +10,37 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sandbox.errors import OutputWithheld
 from sandbox.gate.judge import judge
-from sandbox.model import Output, OutputClass, OutputRule, Plan, Release
+from sandbox.kinds.kind import Form
+from sandbox.model import Output, OutputClass, OutputRule, Plan, RawResult, Release
 
 METRIC_PLACES = 3
 METRICS = frozenset({"auc"})  # between 0 and 1
 COUNTS = frozenset({"rows", "rows_trained", "rows_held"})  # of people; a report holds nothing else
 
 
-def release(
-    plan: Plan,
-    gate_inputs: Mapping[str, int],
-    figures: Mapping[str, float],
-    tables: Mapping[str, bytes],
-    score_step: int,
-) -> Release:
+def release(plan: Plan, raw: RawResult, tables: Mapping[str, bytes], form: Callable[[str], Form | None]) -> Release:
     """Return the outputs of the plan, reduced to what their rules allow.
 
+    Args:
+        tables: the tables that ``raw`` names, in Parquet.
+        form: what the table of an output must look like; None where the output is no table.
+
     Raises:
-        OutputWithheld: an output is missing, of another shape, or above its caps; or the numbers fail the judge.
+        OutputWithheld: an output is missing, of another form, or above its caps; or the numbers fail the judge.
     """
-    judge(plan, gate_inputs)
-    unknown = set(tables) - {rule.name for rule in plan.outputs}
-    if unknown:
+    judge(plan, raw.gate_inputs)
+    if set(tables) - {rule.name for rule in plan.outputs}:
         raise _withheld("the result has an output the plan does not name")
-    rows = gate_inputs.get("rows", 0)
-    return Release(tuple(_output(rule, rows, figures, tables, score_step) for rule in plan.outputs))
+    return Release(tuple(_output(rule, raw, tables, form(rule.name)) for rule in plan.outputs))
 
 
 def rounded(count: float, to: int) -> int:
@@ -49,19 +48,20 @@ def rounded(count: float, to: int) -> int:
     return to * int((count + to / 2) // to)
 
 
-def _output(
-    rule: OutputRule, rows: int, figures: Mapping[str, float], tables: Mapping[str, bytes], score_step: int
-) -> Output:
-    if rule.class_ is OutputClass.ROW_CONSENTED:
-        content, kind = _scores(rule, rows, tables, score_step), "parquet"
+def _output(rule: OutputRule, raw: RawResult, tables: Mapping[str, bytes], form: Form | None) -> Output:
+    if form is not None:
+        content, kind = _table(rule, raw.gate_inputs.get("rows", 0), tables, form), "parquet"
+    elif rule.class_ is OutputClass.ROW_CONSENTED:
+        raise _withheld(f"{rule.name} has no declared form")
     elif rule.class_ is OutputClass.AGGREGATE:
-        if rule.name not in figures:
+        if rule.name not in raw.figures:
             raise _withheld(f"{rule.name} is missing")
-        content, kind = _json({rule.name: _count(rule.name, figures[rule.name], rule)}), "json"
+        content, kind = _json({rule.name: _count(rule.name, raw.figures[rule.name], rule)}), "json"
     else:
-        if not figures:
+        if not raw.figures:
             raise _withheld(f"{rule.name} is empty")
-        content, kind = _json({name: _figure(name, value, rule) for name, value in sorted(figures.items())}), "json"
+        figures = {name: _figure(name, value, rule) for name, value in sorted(raw.figures.items())}
+        content, kind = _json(figures), "json"
     if len(content) > rule.max_bytes:
         raise _withheld(f"{rule.name} is larger than {rule.max_bytes} bytes")
     return Output(rule.name, rule.class_, kind, content)
@@ -83,31 +83,58 @@ def _count(name: str, value: float, rule: OutputRule) -> int:
     return rounded(value, rule.round_to)
 
 
-def _scores(rule: OutputRule, rows: int, tables: Mapping[str, bytes], score_step: int) -> bytes:
+def _table(rule: OutputRule, rows: int, tables: Mapping[str, bytes], form: Form) -> bytes:
     if rule.name not in tables:
         raise _withheld(f"{rule.name} is missing")
     try:
-        table = pq.read_table(io.BytesIO(tables[rule.name]))
+        table = pq.read_table(io.BytesIO(tables[rule.name])).replace_schema_metadata(None)
     except (pa.ArrowException, OSError, ValueError):
         raise _withheld(f"{rule.name} is not a table") from None
-    if table.schema.names != ["id", "points"] or not _are_scores(table.schema):
-        raise _withheld(f"{rule.name} has other columns than id and points")
+    if table.column_names != list(form.names):
+        raise _withheld(f"{rule.name} has other columns than declared")
     if table.num_rows > rule.max_rows:
         raise _withheld(f"{rule.name} has more than {rule.max_rows} rows")
-    if table.num_rows != rows or score_step < 1:
-        raise _withheld(f"{rule.name} has other rows than were judged, or its points no step")
-    points = table.column("points")
-    whole = pc.multiply(pc.divide(points, score_step), score_step)
-    if points.null_count or not pc.all(pc.equal(points, whole)).as_py():
-        raise _withheld(f"{rule.name} has points that are no multiple of {score_step}")
-    # Written anew: what a file carries beside its rows (metadata, statistics of other rows) does not leave.
+    if form.labels is not None:
+        if not table.select(form.labels.column_names).equals(form.labels):
+            raise _withheld(f"{rule.name} has other groups than declared")
+        if form.labels.num_columns == 0 and table.num_rows != 1:
+            raise _withheld(f"{rule.name} has other rows than one")
+    elif table.num_rows != rows:
+        raise _withheld(f"{rule.name} has other rows than were judged")
+    for place, name in enumerate(table.column_names):
+        table = table.set_column(place, name, _column(rule, name, table.column(name), form))
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(None), sink)
+    pq.write_table(table, sink)
     return sink.getvalue()
 
 
-def _are_scores(schema: pa.Schema) -> bool:
-    return bool(pa.types.is_string(schema.field("id").type) and pa.types.is_integer(schema.field("points").type))
+def _column(rule: OutputRule, name: str, column: pa.ChunkedArray, form: Form) -> pa.Array:
+    whole = column.combine_chunks()
+    if name in form.counts:
+        _require(rule, name, pa.types.is_integer(whole.type) and not whole.null_count)
+        counts = whole.to_numpy().astype(np.int64)
+        if bool((counts < rule.min_group).any()):
+            raise _withheld(f"{rule.name}: a group of {name} is below {rule.min_group}")
+        return pa.array([rounded(count, rule.round_to) for count in counts.tolist()], pa.int64())
+    if name in form.places:
+        _require(rule, name, pa.types.is_float64(whole.type) and not whole.null_count)
+        values = whole.to_numpy()
+        _require(rule, name, bool(np.isfinite(values).all()))
+        return pa.array([round(value, form.places[name]) for value in values.tolist()], pa.float64())
+    if name in form.steps:
+        _require(rule, name, pa.types.is_integer(whole.type) and not whole.null_count and form.steps[name] >= 1)
+        if not pc.all(pc.equal(pc.multiply(pc.divide(whole, form.steps[name]), form.steps[name]), whole)).as_py():
+            raise _withheld(f"{rule.name}: {name} is no multiple of {form.steps[name]}")
+        return whole
+    if form.labels is not None and name in form.labels.column_names:
+        return whole  # compared as a whole above
+    _require(rule, name, name in form.plain and form.plain[name] in (None, whole.type))
+    return whole
+
+
+def _require(rule: OutputRule, name: str, holds: bool) -> None:
+    if not holds:
+        raise _withheld(f"{rule.name}: {name} holds something else than declared")
 
 
 def _json(value: Mapping[str, float | int]) -> bytes:

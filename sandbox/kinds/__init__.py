@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandbox.kinds import psi, score, train
-from sandbox.kinds.kind import Kind, Task
+from sandbox.kinds import aggregate, psi, score, train
+from sandbox.kinds.kind import Form, Kind, Task
 from sandbox.model import JobKind
 
-KINDS: Mapping[JobKind, Kind] = {JobKind.PSI: psi.KIND, JobKind.TRAIN: train.KIND, JobKind.SCORE: score.KIND}
+KINDS: Mapping[JobKind, Kind] = {
+    JobKind.PSI: psi.KIND,
+    JobKind.TRAIN: train.KIND,
+    JobKind.SCORE: score.KIND,
+    JobKind.AGGREGATE: aggregate.KIND,
+}
 
-__all__ = ["KINDS", "Kind", "Task"]
+__all__ = ["KINDS", "Form", "Kind", "Task"]

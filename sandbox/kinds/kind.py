@@ -7,13 +7,14 @@ gRPC, Ray, a file path of the vault, or a key: rows come in through the :class:`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal
+from sandbox.model import DatasetUse, JobSpec, OutputClass, Party, PartyRole, Plan, RawResult, Reveal, Scenario
 from sandbox.workspace import Channel, Workspace
 
 
@@ -28,7 +29,12 @@ class Task(Protocol):
     rows: Mapping[str, int]  # party -> rows of its dataset
     subject: str  # the person an applicant score is about; empty otherwise
     deadline_s: float
-    score_step: int  # points
+    cores: int  # of this party, for one job
+    part: int  # which part this worker computes, from 0
+    parts: int  # of how many
+    scratch: Path  # what the parts of a job share at this node; a private directory, gone with the computation
+    scenario: Scenario
+    paillier_key: bytes  # this node's private key, where the kind has it decrypt; empty otherwise
 
     @property
     def workspace(self) -> Workspace:
@@ -37,11 +43,21 @@ class Task(Protocol):
     def party(self, role: PartyRole) -> str:
         """Return the node id of the party with that role."""
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns of this party's dataset that the plan lets this job use."""
+
     def table(self, columns: Sequence[str]) -> pa.Table:
         """Return columns of this party's dataset, in stored order."""
 
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yield the same piece by piece, so that memory does not grow with the dataset."""
+
     def keys(self) -> pa.Array:
         """Return this party's normalised alignment keys, in stored order."""
+
+    def key_batches(self) -> Iterator[pa.Array]:
+        """Yield the same piece by piece."""
 
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
@@ -51,6 +67,12 @@ class Task(Protocol):
 
     def keep(self, name: str, content: bytes) -> None:
         """Keep bytes at this node, sealed, under this job."""
+
+    def cached(self, name: str) -> bytes:
+        """Return what an earlier job kept at this node for later ones; empty if nothing is there."""
+
+    def cache(self, name: str, content: bytes, source: bytes) -> None:
+        """Keep bytes for later jobs, until the dataset with the content hash ``source`` is destroyed."""
 
     def send(self, party: str, label: str, body: bytes) -> None:
         """Send a message to the same job's worker at another party."""
@@ -69,14 +91,41 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """What a table that leaves must look like: exactly these columns, and nothing in them but what is said here."""
+
+    names: tuple[str, ...]
+    labels: pa.Table | None = None  # the first columns, row by row; None where rows are people
+    counts: frozenset[str] = frozenset()  # numbers of rows: each at least the minimum group, then rounded
+    places: Mapping[str, int] = field(default_factory=dict)  # real numbers, and their decimal places
+    steps: Mapping[str, int] = field(default_factory=dict)  # whole numbers that are multiples of this
+    plain: Mapping[str, pa.DataType | None] = field(default_factory=dict)  # values of rows, as they are, and their type
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One job kind."""
 
-    outputs: Mapping[str, OutputClass]
+    outputs: Mapping[str, OutputClass]  # all it can have
+    chosen: Callable[[JobSpec], frozenset[str]]  # those a job has
     lasting: frozenset[str]  # artefacts that later jobs build on; everything else goes when the job is released
     reveals_in_protocol: bool  # then the gate runs before the first round as well
     engines: Callable[[JobSpec], tuple[str, ...]]  # acceptable ones, best first
-    reveals: Callable[[JobSpec, Mapping[PartyRole, str], str], tuple[Reveal, ...]]
-    shares: Callable[[Plan], Mapping[str, tuple[str, ...]]]  # receiving party -> parties that each send it a share
+    columns: Callable[[JobSpec, Scenario, Sequence[DatasetUse]], tuple[tuple[str, ...], ...]]  # used of each dataset
+    reveals: Callable[[JobSpec, Sequence[Party], Scenario, str], tuple[Reveal, ...]]
+    # Receiving party -> parties that each send it a share; whoever is a key here runs ``finish``.
+    shares: Callable[[Plan, JobSpec, Scenario], Mapping[str, tuple[str, ...]]]
+    form: Callable[[JobSpec, Scenario, str], Form | None]  # of the output of that name; None where it is no table
     compute: Callable[[Task], RawResult]
     finish: Callable[[Task], RawResult]
+    # In how many parts a job is computed; of more than one, ``split`` comes before and ``gather`` after.
+    parts: Callable[[Plan, JobSpec, Mapping[str, int]], int] = lambda plan, spec, rows: 1
+    split: Callable[[Task], RawResult] | None = None
+    gather: Callable[[Task], RawResult] | None = None
+    # Whose Paillier key is used; empty: none is.
+    key_holder: Callable[[Plan, JobSpec, Scenario], str] = lambda plan, spec, scenario: ""
+
+
+def at(parties: Sequence[Party], role: PartyRole) -> str:
+    """Return the node id of the party with that role."""
+    return next(party.node_id for party in parties if party.role is role)

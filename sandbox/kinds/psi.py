@@ -1,116 +1,314 @@
-"""Which people do two datasets share? The alignment stays at both nodes, sealed, for later jobs of the scenario.
+"""Which people do two datasets share, or three; how many; and what do totals over them say?
 
-    left                        right
-    keys, salt    <--- PSI ---> keys, salt
-    alignment                   alignment          same people, same sequence, positions into one's own rows
+    output          engine                          who learns which rows               what leaves, to the recipient
+    aligned         rr22, ecdh-*                    both owners (all, of three)         the count
+    members         rr22, ecdh-*, prepared-sm2      the left; the right: how many       the left's keys of them
+    members-both    rr22, ecdh-*                    both owners                         the left's keys of them
+    joined          rr22, ecdh-*                    both owners                         keys, and the right's columns
+    size            count-sm2                       nobody                              the count
+    sums            loads-sm2                       nobody                              the count, sums and means
 
-Reveals:  to both data owners: which of their own rows the other side has too, and the other side's row count.
-          To the recipient: the rounded count, if it is not below the minimum.
-          The protocol itself reveals, so the gate runs before the first round; a small intersection can then no
-          longer be hidden from the two owners, only from the recipient.
-Output:   {"aligned": rows, rounded}
-Artefact: "alignment": little-endian int64 positions.
+Reveals:  besides the table, to each owner the other's row count. Where the protocol itself reveals rows, the gate runs
+          before the first round on the sizes of both sets; a small intersection can then no longer be hidden from the
+          owners, only from the recipient. Of three parties, left and right also learn what the two of them share.
+Artefact: "alignment" (aligned, members-both): little-endian int64 positions into one's own rows, the same people in the
+          same sequence at every party.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from sandbox.errors import InvalidSpec
-from sandbox.kinds.kind import Kind, Task
-from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, PsiEngine, PsiSpec, RawResult, Reveal
-from sandbox.psi import ecdh, ecdh_sm2, rr22
+from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.kinds import alignment, blind, cells, prepared
+from sandbox.kinds.alignment import NAMES
+from sandbox.kinds.kind import Form, Kind, Task, at
+from sandbox.model import (
+    DatasetUse,
+    JobSpec,
+    OutputClass,
+    Party,
+    PartyRole,
+    Plan,
+    PsiEngine,
+    PsiOutput,
+    PsiSpec,
+    RawResult,
+    Reveal,
+    Scenario,
+)
 from sandbox.psi.buckets import plan_buckets
-from sandbox.psi.contract import Role, Terms
+from sandbox.psi.keys import Positions
 
-ALIGNMENT = "alignment"
-_NAMES = {PsiEngine.RR22: "rr22", PsiEngine.ECDH_X25519: "ecdh-x25519", PsiEngine.ECDH_SM2: "ecdh-sm2"}
-_AUTO = ("rr22", "ecdh-x25519")  # an engine under national algorithms is asked for by name
+ALIGNMENT: Final = "alignment"
+_FOUND: Final = "found"  # positions that only this job needs
+_KEEPING: Final = (PsiOutput.ALIGNED, PsiOutput.MEMBERS_BOTH)
+_OUTPUT: Final = {
+    PsiOutput.ALIGNED: "aligned",
+    PsiOutput.MEMBERS: "members",
+    PsiOutput.MEMBERS_BOTH: "members",
+    PsiOutput.SIZE: "size",
+    PsiOutput.SUMS: "sums",
+    PsiOutput.JOINED: "joined",
+}
+_BLIND: Final = {PsiOutput.SIZE: "count-sm2", PsiOutput.SUMS: "loads-sm2"}
 
 
 def compute(task: Task) -> RawResult:
-    """Intersect, keep the positions, and report how many."""
-    left, right = task.party(PartyRole.LEFT), task.party(PartyRole.RIGHT)
-    role, peer = (Role.LEFT, right) if task.role is PartyRole.LEFT else (Role.RIGHT, left)
-    buckets = plan_buckets(task.rows[left], task.rows[right])
+    """Find the common rows, or how many there are; of many parts, one bucket's."""
+    spec = _spec(task.spec)
+    if task.parts > 1:
+        alignment.find_part(task, spec)
+        return RawResult({}, {}, {})
+    if spec.output is PsiOutput.SIZE:
+        return _judged(blind.find_size(task), "size")
+    if spec.output is PsiOutput.SUMS:
+        size = blind.find_sums(task, spec)
+        task.keep("size", size.to_bytes(8, "big"))
+        return _judged(size, "sums")
+    if spec.third is not None:
+        return _found(task, spec, alignment.find_with_third(task, spec))
+    if task.plan.engine == NAMES[PsiEngine.PREPARED_SM2]:
+        return _found(task, spec, prepared.find(task))
+    return _found(task, spec, alignment.find(task, spec))
 
-    def bucket_done(done: float) -> None:
-        task.progress(int(1000 * done), 1000)
-        if buckets > 1:  # the next engine must not reach the one of this bucket on its way out
-            task.send(peer, "bucket", b"")
-            task.receive(peer, "bucket")
 
-    terms = Terms(bytes.fromhex(task.plan.job_id), task.salt, task.rows[left], task.rows[right])
-    keys = task.keys()
-    if task.plan.engine == _NAMES[PsiEngine.RR22]:
-        positions = rr22.intersect(
-            keys,
-            role,
-            terms,
-            task.workspace,
-            peer=peer,
-            deadline_s=task.deadline_s,
-            on_progress=bucket_done,
-            stop=task.stopped(),
-        )
-    else:
-        intersect = ecdh_sm2.intersect if task.plan.engine == _NAMES[PsiEngine.ECDH_SM2] else ecdh.intersect
-        positions = intersect(
-            keys,
-            role,
-            terms,
-            task.channel(peer),
-            on_progress=lambda done: task.progress(int(1000 * done), 1000),
-            stop=task.stopped(),
-        )
-    task.keep(ALIGNMENT, np.ascontiguousarray(positions, "<i8").tobytes())
-    count = len(positions)
-    return RawResult({"group.aligned": count}, {"aligned": float(count)}, {})
+def split(task: Task) -> RawResult:
+    """Cut this party's keys into buckets."""
+    alignment.split(task)
+    return RawResult({}, {}, {})
+
+
+def gather(task: Task) -> RawResult:
+    """Put the buckets' rows together."""
+    return _found(task, _spec(task.spec), alignment.gather(task))
 
 
 def finish(task: Task) -> RawResult:
-    """Nothing more arrives: the alignment is complete when the protocol is."""
-    raise InvalidSpec("psi has no second stage")
+    """At the left: the table that leaves."""
+    spec = _spec(task.spec)
+    name = _OUTPUT[spec.output]
+    if spec.output is PsiOutput.SUMS:
+        size = int.from_bytes(task.artefact(task.plan.job_id, "size"), "big")
+        counts, sums = blind.open_sums(task, spec, size)
+        table = cells.statistics(blind.shape(spec, task.scenario), [size], counts, sums)
+        groups = {f"group.{place}": column[0] for place, column in enumerate(counts)}
+        raw = RawResult({"rows": size, "group.shared": size, **groups}, {}, {name: name})
+    else:
+        kept = ALIGNMENT if spec.output in _KEEPING else _FOUND
+        positions = np.frombuffer(task.artefact(task.plan.job_id, kept), "<i8")
+        table = pa.table({"id": task.keys().take(pa.array(positions))})
+        if spec.output is PsiOutput.JOINED:
+            table = _joined(task, spec, table)
+        raw = RawResult({"rows": table.num_rows, "group.shared": table.num_rows}, {}, {name: name})
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    task.keep(name, sink.getvalue())
+    return raw
+
+
+def _found(task: Task, spec: PsiSpec, positions: Positions) -> RawResult:
+    """Keep what this party may keep of the rows that were found, and say how many there are."""
+    content = np.ascontiguousarray(positions, "<i8").tobytes()
+    size = len(positions)
+    if spec.output is PsiOutput.MEMBERS:
+        size = blind.told_size(task, size if task.role is PartyRole.LEFT else None)
+    if spec.output in _KEEPING:
+        task.keep(ALIGNMENT, content)
+    elif task.role is PartyRole.LEFT:
+        task.keep(_FOUND, content)
+    elif spec.output is PsiOutput.JOINED:
+        columns = task.table(task.fields).take(pa.array(positions))
+        sink = io.BytesIO()
+        pq.write_table(columns, sink)
+        task.keep(f"share-for-{task.party(PartyRole.LEFT)}", sink.getvalue())
+    return _judged(size, _OUTPUT[spec.output])
+
+
+def _judged(size: int, name: str) -> RawResult:
+    return RawResult({"rows": size, "group.shared": size}, {name: float(size)}, {})
+
+
+def _joined(task: Task, spec: PsiSpec, table: pa.Table) -> pa.Table:
+    right = task.party(PartyRole.RIGHT)
+    theirs = pq.read_table(io.BytesIO(task.artefact(task.plan.job_id, f"share-from-{right}")))
+    if theirs.column_names != list(spec.columns) or theirs.num_rows != table.num_rows:
+        raise ProtocolFailed("the other side's columns are not those of the shared rows", party=right, stage="reveal")
+    for name in spec.columns:
+        table = table.append_column(name, theirs.column(name))
+    return table
+
+
+# --- what the kind declares -------------------------------------------------------------------------------------------
+
+
+def keeps_alignment(spec: JobSpec) -> bool:
+    """Whether a job leaves at its owners which rows they share."""
+    return isinstance(spec.kind, PsiSpec) and spec.kind.output in _KEEPING
+
+
+def chosen(spec: JobSpec) -> frozenset[str]:
+    """Return the one output."""
+    return frozenset({_OUTPUT[_spec(spec).output]})
+
+
+def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tuple[tuple[str, ...], ...]:
+    """Return that the right's columns are used where they are asked for, and else nothing but keys.
+
+    Raises:
+        InvalidSpec: the spec names what its output does not take.
+    """
+    wanted = _spec(spec)
+    if wanted.third is not None and wanted.output is not PsiOutput.ALIGNED:
+        raise InvalidSpec(tell="psi.third: three parties can be aligned only")
+    if bool(wanted.measures) != (wanted.output is PsiOutput.SUMS):
+        raise InvalidSpec(tell="psi.measures go with output sums, and only there")
+    if bool(wanted.columns) != (wanted.output is PsiOutput.JOINED) or len(set(wanted.columns)) != len(wanted.columns):
+        raise InvalidSpec(tell="psi.columns: different ones, with output joined, and only there")
+    if "id" in wanted.columns:
+        raise InvalidSpec(tell="psi.columns: the name id is the key's")
+    used = wanted.columns
+    if wanted.output is PsiOutput.SUMS:
+        used = blind.shape(wanted, scenario).measure_columns
+    return ((), used, *(() for _ in uses[2:]))
 
 
 def engines(spec: JobSpec) -> tuple[str, ...]:
-    """Return the engine asked for, or all, best first."""
-    wanted = spec.kind.engine if isinstance(spec.kind, PsiSpec) else PsiEngine.AUTO
-    return _AUTO if wanted is PsiEngine.AUTO else (_NAMES[wanted],)
+    """Return the engine asked for, or all that can do it, best first."""
+    wanted = _spec(spec)
+    if wanted.output in _BLIND:
+        if wanted.engine not in (PsiEngine.AUTO, PsiEngine.ECDH_SM2):
+            raise InvalidSpec(tell="psi.engine: sizes and sums are computed on the SM2 curve (auto or ecdh_sm2)")
+        return (_BLIND[wanted.output],)
+    if wanted.engine is PsiEngine.PREPARED_SM2 and (wanted.output is not PsiOutput.MEMBERS or wanted.bucket_rows):
+        raise InvalidSpec(tell="psi.engine: prepared_sm2 gives members to the left, and knows no buckets")
+    if wanted.engine is not PsiEngine.AUTO:
+        return (NAMES[wanted.engine],)
+    one_sided = (
+        (NAMES[PsiEngine.PREPARED_SM2],) if wanted.output is PsiOutput.MEMBERS and not wanted.bucket_rows else ()
+    )
+    return (NAMES[PsiEngine.RR22], NAMES[PsiEngine.ECDH_SM2], NAMES[PsiEngine.ECDH_X25519], *one_sided)
 
 
-def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
+def parts(plan: Plan, spec: JobSpec, rows: Mapping[str, int]) -> int:
+    """Return in how many buckets the tables are cut; sizes and sums, three parties and prepared sets are never."""
+    wanted = _spec(spec)
+    if wanted.output in _BLIND or wanted.third is not None or plan.engine == NAMES[PsiEngine.PREPARED_SM2]:
+        return 1
+    left, right = (rows[at(plan.parties, role)] for role in (PartyRole.LEFT, PartyRole.RIGHT))
+    if wanted.bucket_rows:
+        return max(1, -(-max(left, right) // wanted.bucket_rows))
+    return plan_buckets(left, right)
+
+
+def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
-    told = (
-        "which of its own rows the other side has too, and the other side's row count; "
-        "a small overlap cannot be hidden afterwards"
-    )
-    told_zh = "本方哪些行对方也有，以及对方行数；若交集很小，事后无法隐藏"
-    return (
-        Reveal(parties[PartyRole.LEFT], told, told_zh),
-        Reveal(parties[PartyRole.RIGHT], told, told_zh),
-        Reveal(
-            "recipient",
-            "the number of shared rows, rounded, unless below the minimum",
-            "共有行数（取整；低于下限则不出域）",
-        ),
-    )
+    wanted = _spec(spec)
+    left, right = at(parties, PartyRole.LEFT), at(parties, PartyRole.RIGHT)
+    rows, rows_zh = "; the other side's row count", "；对方行数"
+    which = "which of its own rows the other side has too; a small overlap cannot be hidden afterwards" + rows
+    which_zh = "本方哪些行对方也有，若交集很小，事后无法隐藏" + rows_zh
+    many = "how many rows both have, not which" + rows
+    many_zh = "共有行数，但不知是哪些行" + rows_zh
+    told = [Reveal(left, which, which_zh), Reveal(right, which, which_zh)]
+    if wanted.output is PsiOutput.MEMBERS:
+        told[1] = Reveal(right, many, many_zh)
+    if engine == NAMES[PsiEngine.PREPARED_SM2]:
+        kept = "; it keeps an encoded copy of the other side's keys, of no use without that side's answers"
+        told[0] = Reveal(left, which + kept, which_zh + "；并保留对方键值的编码副本，无对方应答则无法使用")
+    if wanted.output in _BLIND:
+        told = [Reveal(left, many, many_zh), Reveal(right, many, many_zh)]
+    if wanted.output is PsiOutput.JOINED:
+        told[0] = Reveal(left, which + f"; of those rows: {', '.join(wanted.columns)}", which_zh + "；及所列字段的值")
+    if wanted.third is not None:
+        third = "which of its own rows all three have, and how many rows the first two share"
+        told = [
+            Reveal(
+                left,
+                "which rows it shares with the second party, and with both" + rows,
+                "与第二方及三方共有的行" + rows_zh,
+            ),
+            Reveal(
+                right,
+                "which rows it shares with the first party, and with both" + rows,
+                "与第一方及三方共有的行" + rows_zh,
+            ),
+            Reveal(at(parties, PartyRole.THIRD), third + rows, "三方共有的本方行，以及前两方共有的行数" + rows_zh),
+        ]
+    leaves, leaves_zh = _LEAVES[wanted.output]
+    return (*told, Reveal("recipient", leaves, leaves_zh))
 
 
-def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
-    """Return that no shares are exchanged after the grants."""
-    return {}
+_COUNT = ("the number of shared rows, rounded, unless below the minimum", "共有行数（取整；低于下限则不出域）")
+_LEAVES: Final = {
+    PsiOutput.ALIGNED: _COUNT,
+    PsiOutput.SIZE: _COUNT,
+    PsiOutput.MEMBERS: ("the left's keys of the shared rows", "共有行在发起方的键值"),
+    PsiOutput.MEMBERS_BOTH: ("the left's keys of the shared rows", "共有行在发起方的键值"),
+    PsiOutput.SUMS: ("the number of shared rows, rounded; sums and means over them", "共有行数（取整）及其合计与均值"),
+    PsiOutput.JOINED: ("keys and named columns of the shared rows", "共有行的键值与所列字段"),
+}
+
+
+def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[str, ...]]:
+    """Return that the left makes the table, with the right's share where there is one."""
+    output = _spec(spec).output
+    if output in (PsiOutput.ALIGNED, PsiOutput.SIZE):
+        return {}
+    left, right = at(plan.parties, PartyRole.LEFT), at(plan.parties, PartyRole.RIGHT)
+    return {left: (right,) if output in (PsiOutput.SUMS, PsiOutput.JOINED) else ()}
+
+
+def key_holder(plan: Plan, spec: JobSpec, scenario: Scenario) -> str:
+    """Return that the right's key seals what is summed."""
+    return at(plan.parties, PartyRole.RIGHT) if _spec(spec).output is PsiOutput.SUMS else ""
+
+
+def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
+    """Return the form of the table, if the output is one."""
+    wanted = _spec(spec)
+    if wanted.output in (PsiOutput.ALIGNED, PsiOutput.SIZE):
+        return None
+    if wanted.output is PsiOutput.SUMS:
+        made = blind.shape(wanted, scenario)
+        values = cells.result_columns(made)
+        return Form(tuple(values), cells.labels(()), frozenset({"rows"}), cells.result_places(made))
+    plain: dict[str, pa.DataType | None] = {"id": pa.string(), **dict.fromkeys(wanted.columns)}
+    return Form(tuple(plain), plain=plain)
+
+
+def _spec(spec: JobSpec) -> PsiSpec:
+    if not isinstance(spec.kind, PsiSpec):
+        raise InvalidSpec("not a psi spec")
+    return spec.kind
 
 
 KIND = Kind(
-    outputs={"aligned": OutputClass.AGGREGATE},
+    outputs={
+        "aligned": OutputClass.AGGREGATE,
+        "members": OutputClass.ROW_CONSENTED,
+        "size": OutputClass.AGGREGATE,
+        "sums": OutputClass.AGGREGATE,
+        "joined": OutputClass.ROW_CONSENTED,
+    },
+    chosen=chosen,
     lasting=frozenset({ALIGNMENT}),
     reveals_in_protocol=True,
     engines=engines,
+    columns=columns,
     reveals=reveals,
     shares=shares,
+    form=form,
     compute=compute,
     finish=finish,
+    key_holder=key_holder,
+    parts=parts,
+    split=split,
+    gather=gather,
 )

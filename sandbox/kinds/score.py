@@ -17,7 +17,7 @@ Security: additive partial sums of quantised values; no cryptography hides the s
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,22 @@ from numpy.typing import NDArray
 
 from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.kinds.holdout import truth
-from sandbox.kinds.kind import Kind, Task
+from sandbox.kinds.kind import Form, Kind, Task, at
 from sandbox.kinds.train import MODEL, POSITIONS, TrainedSide
-from sandbox.model import BatchScore, JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal, ScoreScope, ScoreSpec
+from sandbox.model import (
+    BatchScore,
+    DatasetUse,
+    JobSpec,
+    OutputClass,
+    Party,
+    PartyRole,
+    Plan,
+    RawResult,
+    Reveal,
+    Scenario,
+    ScoreScope,
+    ScoreSpec,
+)
 from sandbox.mpc import scorecard
 from sandbox.mpc.reference import auc
 from sandbox.mpc.scorecard import Scale
@@ -48,7 +61,7 @@ def compute(task: Task) -> RawResult:
         return RawResult({"rows": 0}, {}, {})
     table = task.table(side.encoder.columns()).take(pa.array(rows))
     points = scorecard.partial_points(
-        side.encoder.transform(table), side.part.weights, Scale(step=task.score_step), offset=side.part.offset
+        side.encoder.transform(table), side.part.weights, Scale(step=task.scenario.score_step), offset=side.part.offset
     )
     content = np.ascontiguousarray(points, "<i4").tobytes()
     if task.role is PartyRole.LEFT:
@@ -70,7 +83,7 @@ def finish(task: Task) -> RawResult:
     theirs = np.frombuffer(task.artefact(task.plan.job_id, f"share-from-{task.party(PartyRole.RIGHT)}"), "<i4")
     if len(mine) != len(theirs):
         raise IntegrityFailed("the partial scores of the two sides differ in length")
-    points = scorecard.combine(mine, theirs, scale=Scale(step=task.score_step))
+    points = scorecard.combine(mine, theirs, scale=Scale(step=task.scenario.score_step))
     rows = _rows(task, spec, side)
     scores = pa.table({"id": task.keys().take(pa.array(rows)), "points": pa.array(points, pa.int32())})
     sink = io.BytesIO()
@@ -109,34 +122,53 @@ def engines(spec: JobSpec) -> tuple[str, ...]:
     return (ENGINE,)
 
 
-def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
+def chosen(spec: JobSpec) -> frozenset[str]:
+    """Return the outputs: one person has no AUC."""
+    return frozenset({"scores", "metrics"} if isinstance(_spec(spec).subject, BatchScore) else {"scores"})
+
+
+def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tuple[tuple[str, ...], ...]:
+    """Return that all fields are used."""
+    return tuple(use.fields for use in uses)
+
+
+def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
+    """Return that scores are an id and points in whole steps."""
+    if output != "scores":
+        return None
+    return Form(("id", "points"), steps={"points": scenario.score_step}, plain={"id": pa.string()})
+
+
+def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
     return (
         Reveal(
-            parties[PartyRole.LEFT],
+            at(parties, PartyRole.LEFT),
             "the other side's part of each score, in whole steps of points",
             "每个评分中对方贡献的部分（按分值步长取整）",
         ),
-        Reveal(parties[PartyRole.RIGHT], "which of its people were scored", "被评分的是哪些人"),
+        Reveal(at(parties, PartyRole.RIGHT), "which of its people were scored", "被评分的是哪些人"),
         Reveal(
             "recipient", "the scores; of a batch also its AUC and size, rounded", "评分；批量时另有取整后的 AUC 与人数"
         ),
     )
 
 
-def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[str, ...]]:
     """Return that right's part goes to left."""
-    by_role = {party.role: party.node_id for party in plan.parties}
-    return {by_role[PartyRole.LEFT]: (by_role[PartyRole.RIGHT],)}
+    return {at(plan.parties, PartyRole.LEFT): (at(plan.parties, PartyRole.RIGHT),)}
 
 
 KIND = Kind(
     outputs={"scores": OutputClass.ROW_CONSENTED, "metrics": OutputClass.REPORT},
+    chosen=chosen,
     lasting=frozenset(),
     reveals_in_protocol=False,
     engines=engines,
+    columns=columns,
     reveals=reveals,
     shares=shares,
+    form=form,
     compute=compute,
     finish=finish,
 )

@@ -19,7 +19,7 @@ Artefacts: "model" (this side's half), "positions" (the alignment, int64).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,9 +29,20 @@ from numpy.typing import NDArray
 from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.kinds.features import Encoder, fit
 from sandbox.kinds.holdout import draw, truth
-from sandbox.kinds.kind import Kind, Task
+from sandbox.kinds.kind import Form, Kind, Task, at
 from sandbox.kinds.psi import ALIGNMENT
-from sandbox.model import JobSpec, OutputClass, PartyRole, Plan, RawResult, Reveal, TrainSpec
+from sandbox.model import (
+    DatasetUse,
+    JobSpec,
+    OutputClass,
+    Party,
+    PartyRole,
+    Plan,
+    RawResult,
+    Reveal,
+    Scenario,
+    TrainSpec,
+)
 from sandbox.mpc import logistic
 from sandbox.mpc.logistic import Rank
 from sandbox.mpc.reference import Basis, Part, Schedule
@@ -137,7 +148,7 @@ def _prepare(task: Task, spec: TrainSpec) -> tuple[_Inputs, dict[str, int]]:
         return _Inputs(shape["rows"], (shape["columns"], other["columns"]), None, None), {}
     positions = np.frombuffer(task.artefact(spec.alignment, ALIGNMENT), "<i8")
     task.keep(POSITIONS, positions.astype("<i8").tobytes())
-    fields = next(party.fields for party in task.plan.parties if party.node_id == task.me)
+    fields = task.fields
     label = task.label()
     table = task.table([*fields, label] if label else list(fields)).take(pa.array(positions))
     gate_inputs = {"group.aligned": len(positions), "rows": len(positions)}
@@ -190,21 +201,31 @@ def engines(spec: JobSpec) -> tuple[str, ...]:
     return (ENGINE,)
 
 
-def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tuple[Reveal, ...]:
+def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tuple[tuple[str, ...], ...]:
+    """Return that all fields are used; the label is the left's own."""
+    return tuple(use.fields for use in uses)
+
+
+def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
+    """Return that the report is no table."""
+    return None
+
+
+def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
     return (
         Reveal(
-            parties[PartyRole.LEFT],
+            at(parties, PartyRole.LEFT),
             "the weights of its own features, and how many features the other side has",
             "本方特征的权重，以及对方特征的个数",
         ),
         Reveal(
-            parties[PartyRole.RIGHT],
+            at(parties, PartyRole.RIGHT),
             "the weights of its own features, how many features the other side has, and who is held out of training",
             "本方特征的权重、对方特征的个数，以及哪些共有人员未参与训练",
         ),
         Reveal(
-            parties[PartyRole.COMPUTE],
+            at(parties, PartyRole.COMPUTE),
             "how many rows and columns there are; together with either other party it could recover all inputs",
             "行数与列数；若与任一方合谋可还原全部输入",
         ),
@@ -212,7 +233,7 @@ def reveals(spec: JobSpec, parties: Mapping[PartyRole, str], engine: str) -> tup
     )
 
 
-def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
+def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[str, ...]]:
     """Return that all three send each owner its half's shares."""
     everybody = tuple(party.node_id for party in plan.parties)
     return {party.node_id: everybody for party in plan.parties if party.dataset is not None}
@@ -220,11 +241,14 @@ def shares(plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
 KIND = Kind(
     outputs={"training": OutputClass.REPORT},
+    chosen=lambda spec: frozenset({"training"}),
     lasting=frozenset({MODEL, POSITIONS}),
     reveals_in_protocol=False,
     engines=engines,
+    columns=columns,
     reveals=reveals,
     shares=shares,
+    form=form,
     compute=compute,
     finish=finish,
 )

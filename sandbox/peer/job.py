@@ -40,7 +40,7 @@ from sandbox.model import ChannelPurpose, Failure
 from sandbox.peer.control import ABORT, ControlLink
 from sandbox.peer.failures import error_of, failure_of
 from sandbox.peer.handshake import STAGE
-from sandbox.peer.relay import Relay
+from sandbox.peer.relay import Fail, Relay
 from sandbox.peer.transport import Connection
 
 CONNECT_S: Final = 10.0  # seconds for all parties to be connected
@@ -132,10 +132,14 @@ class JobLinks:
         """Send one message to every other party."""
         await asyncio.gather(*(self.send(peer, label, body) for peer in self.peers))
 
-    async def relay(self, directory: Path) -> None:
+    async def relay(self, directory: Path, part: int = 0, fail: Fail | None = None) -> None:
         """Carry engine links between ``directory``/peer-<name>.sock and the peers' ``self.sock``, until the exit."""
         self._check()
-        await self._relay.listen(directory, self.peers)
+        await self._relay.listen(directory, self.peers, part, fail)
+
+    async def end_relay(self, part: int) -> None:
+        """Let go of one engine's links before the exit."""
+        await self._relay.leave(part)
 
     async def abort(self, failure: Failure) -> None:
         """Tell every peer that has not itself stopped that this side did, in at most 1 s, and close."""

@@ -2,6 +2,8 @@
 
     engine dials peer-B.sock --> node A ==RELAY connection==> node B dials self.sock --> B's engine
 
+A job may have several engines at work, one a part of its rows. The first record of a connection says whose link it is.
+
 Security:  the sockets lie in the job's private directory. Nothing is read into the bytes; they are sealed per link, and
            never pass a third node.
 Shapes:    reads of at most 256 KiB, each one record; in each direction a read waits for the record before it to be
@@ -16,7 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,12 +31,33 @@ from sandbox.peer.transport import Connection
 _READ: Final = 256 << 10  # bytes
 _POLL_S: Final = 0.01
 _ENGINE_S: Final = 60.0  # an engine may start late; its peers' bytes wait
+_NUMBER: Final = re.compile(rb"[0-9]{1,6}")
 _MOST: Final = 16  # engine links open with one peer; brpc makes two or three
 
 log = logging.getLogger(__name__)
 
 Reader = asyncio.StreamReader
 Writer = asyncio.StreamWriter
+Fail = Callable[[SandboxError], None]
+
+
+@dataclass(eq=False)
+class _Part:
+    """One engine's place: where its sockets are, once it has one."""
+
+    directory: asyncio.Future[Path]
+    fail: Fail
+    servers: list[tuple[asyncio.Server, Path]] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def close(self) -> None:
+        for server, path in self.servers:
+            server.close()
+            path.unlink(missing_ok=True)
+        self.directory.cancel()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 class Relay:
@@ -42,8 +67,7 @@ class Relay:
         self._live: set[Connection] = set()
         self._carried = 0  # bytes of connections that are over
         self._dial, self._fail = dial, fail
-        self._directory: asyncio.Future[Path] = asyncio.get_running_loop().create_future()
-        self._servers: list[tuple[asyncio.Server, Path]] = []
+        self._parts: dict[int, _Part] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -51,24 +75,36 @@ class Relay:
         """Bytes of sealed records, both ways."""
         return self._carried + sum(connection.stream.traffic for connection in self._live)
 
-    async def listen(self, directory: Path, peers: Sequence[str]) -> None:
-        """Listen for the engine's links to ``peers``, and let theirs in.
+    async def listen(self, directory: Path, peers: Sequence[str], part: int = 0, fail: Fail | None = None) -> None:
+        """Listen for one engine's links to ``peers``, and let theirs in.
+
+        Args:
+            part: which of the job's engines it is; the same number at the peers.
+            fail: told what broke a link of this engine; by default that breaks the job.
 
         Raises:
             JobFailed: a socket cannot be made, e.g. because its path is too long.
         """
-        if self._directory.done():
-            raise JobFailed("the relay of a job was started twice")
+        mine = self._part_of(part)
+        if mine.directory.done():
+            raise JobFailed("the relay of an engine was started twice")
+        mine.fail = fail or self._fail
         for peer in peers:
             path = directory / f"peer-{peer}.sock"
             try:
-                server = await asyncio.start_unix_server(self._accept(peer), path, limit=_READ)
+                server = await asyncio.start_unix_server(self._accept(peer, part), path, limit=_READ)
             except OSError as error:
                 raise JobFailed(
                     f"cannot listen on a socket in the job's directory: {error.strerror or error}"
                 ) from None
-            self._servers.append((server, path))
-        self._directory.set_result(directory)
+            mine.servers.append((server, path))
+        mine.directory.set_result(directory)
+
+    async def leave(self, part: int) -> None:
+        """Let go of one engine's links; the number may be used again."""
+        mine = self._parts.pop(part, None)
+        if mine is not None:
+            await mine.close()
 
     def expect(self, peer: str) -> None:
         """Refuse one connection more than a peer's engine needs.
@@ -85,50 +121,66 @@ class Relay:
 
     async def close(self) -> None:
         """Let go of every link and remove the sockets."""
-        for server, path in self._servers:
-            server.close()
-            path.unlink(missing_ok=True)
-        self._directory.cancel()
+        for part in tuple(self._parts):
+            await self.leave(part)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _accept(self, peer: str) -> Callable[[Reader, Writer], None]:
+    def _part_of(self, number: int) -> _Part:
+        return self._parts.setdefault(number, _Part(asyncio.get_running_loop().create_future(), self._fail))
+
+    def _accept(self, peer: str, part: int) -> Callable[[Reader, Writer], None]:
         def accept(reader: Reader, writer: Writer) -> None:
-            self._start(self._carry(peer, reader, writer))
+            mine = self._part_of(part)
+            self._start(self._carry(peer, part, reader, writer), mine)
 
         return accept
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._guard(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _start(self, work: Coroutine[Any, Any, None], part: _Part | None = None) -> None:
+        task = asyncio.create_task(self._guard(work, part))
+        for held in (self._tasks, *((part.tasks,) if part else ())):
+            held.add(task)
+            task.add_done_callback(held.discard)
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Coroutine[Any, Any, None], part: _Part | None) -> None:
+        fail = part.fail if part else self._fail
         try:
             await work
         except SandboxError as error:
-            self._fail(error)
+            fail(error)
         except Exception as error:
             log.error("an engine link failed inside: %s", type(error).__name__)
-            self._fail(JobFailed(f"{type(error).__name__} in an engine link"))
+            fail(JobFailed(f"{type(error).__name__} in an engine link"))
 
-    async def _carry(self, peer: str, reader: Reader, writer: Writer) -> None:
+    async def _carry(self, peer: str, part: int, reader: Reader, writer: Writer) -> None:
         try:
             connection = await self._dial(peer)
         except BaseException:
             writer.transport.abort()
             raise
         async with self._held(connection):
+            await connection.stream.send(RecordType.DATA, str(part).encode("ascii"))
             await pump(connection.stream, reader, writer)
-            await self._part(connection)
+            await self._end(connection)
 
     async def _join(self, connection: Connection) -> None:
         async with self._held(connection):
             await connection.stream.confirm()
-            reader, writer = await self._engine(await asyncio.shield(self._directory))
-            await pump(connection.stream, reader, writer)
-            await self._part(connection)
+            kind, body = await connection.stream.receive()
+            if kind is not RecordType.DATA or not _NUMBER.fullmatch(body):
+                raise ProtocolFailed(tell=f"{connection.peer} does not say whose link it opens", party=connection.peer)
+            mine = self._part_of(int(body))
+            task = asyncio.current_task()
+            if task is not None:
+                mine.tasks.add(task)
+                task.add_done_callback(mine.tasks.discard)
+            try:
+                reader, writer = await self._engine(await asyncio.shield(mine.directory))
+                await pump(connection.stream, reader, writer)
+                await self._end(connection)
+            except SandboxError as error:
+                mine.fail(error)
 
     @contextlib.asynccontextmanager
     async def _held(self, connection: Connection) -> AsyncIterator[None]:
@@ -140,7 +192,7 @@ class Relay:
             self._carried += connection.stream.traffic
             connection.frames.cancel()
 
-    async def _part(self, connection: Connection) -> None:
+    async def _end(self, connection: Connection) -> None:
         await connection.frames.done()
         await connection.stream.drain()
 

@@ -16,6 +16,7 @@ from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, Unavailable
 from sandbox.kinds import KINDS
 from sandbox.model import (
+    AggregateSpec,
     BatchScore,
     DatasetRef,
     DatasetUse,
@@ -24,13 +25,20 @@ from sandbox.model import (
     Party,
     PartyRole,
     Plan,
+    PsiOutput,
     PsiSpec,
     ScoreSpec,
     State,
     TrainSpec,
 )
-from sandbox.policy.scenario import Standing
+from sandbox.policy.scenario import Standing, owners
 
+_KINDS: Mapping[type, JobKind] = {
+    PsiSpec: JobKind.PSI,
+    TrainSpec: JobKind.TRAIN,
+    ScoreSpec: JobKind.SCORE,
+    AggregateSpec: JobKind.AGGREGATE,
+}
 REFUSALS: Mapping[str, str] = {
     "unknown": "no such scenario at this node",
     "awaiting": "the scenario is not approved by every party yet",
@@ -44,6 +52,9 @@ REFUSALS: Mapping[str, str] = {
     "earlier": "the job it builds on is not a released one of this scenario",
     "recipient": "the recipient's node would not hold this result",
     "models": "the scenario's cap on models per person is reached",
+    "contributors": "every data owner of the scenario takes part in a total, each with one dataset",
+    "two": "of a total over two contributors each can subtract its own part; not every approval accepts that",
+    "columns": "the scenario does not let a dataset's column enter this computation",
 }
 
 
@@ -74,6 +85,7 @@ class Earlier:
     state: State
     plan: Plan
     rows: int  # aligned people, or people a batch would score
+    lasts: bool = True  # whether it left what later jobs build on
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +127,24 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     kind = _kind_of(spec)
     if kind not in scenario.kinds:
         raise _refused("kind")
-    left, right = _sides(spec, facts, choices)
-    # Scores come together on the left only; counts and models are at both owners.
-    if scenario.recipient.node_id not in ({left.owner} if kind is JobKind.SCORE else {left.owner, right.owner}):
+    uses = _uses(spec, facts, choices)
+    owners = {use.owner for use in uses}
+    # What leaves comes together at the proposer's node; a count, a model, a table of totals may be another owner's.
+    at_left = kind is JobKind.SCORE or (isinstance(spec.kind, PsiSpec) and spec.kind.output is not PsiOutput.ALIGNED)
+    if scenario.recipient.node_id not in ({choices.proposer} if at_left else owners):
         raise _refused("recipient")
-    _check_own(facts, left, right)
-    parties = [_party(left, PartyRole.LEFT), _party(right, PartyRole.RIGHT)]
+    _check_own(facts, *uses)
+    columns = KINDS[kind].columns(spec, scenario, uses)
+    for use, used in zip(uses, columns, strict=True):
+        if not set(used) <= {*use.fields, use.label}:
+            raise _refused("columns")
+    roles = _roles(spec, len(uses))
+    parties = [_party(*brought) for brought in zip(uses, roles, columns, strict=True)]
     if kind is JobKind.TRAIN:
         parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
     _check_quota(spec, facts, standing)
     engine = _engine(spec, facts, choices)
-    roles = {party.role: party.node_id for party in parties}
-    outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in _outputs(spec))
+    outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in KINDS[kind].chosen(spec))
     if not outputs:
         raise _refused("kind")
     return Plan(
@@ -141,7 +159,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         recipient=_key_id(scenario.recipient.identity_key),
         recipient_node=scenario.recipient.node_id,
         deadline_s=choices.deadline_s or spec.deadline_s or facts.default_deadline_s,
-        reveals=KINDS[kind].reveals(spec, roles, engine),
+        reveals=KINDS[kind].reveals(spec, parties, scenario, engine),
         isolation="engine-child",
         time_ms=choices.time_ms or facts.now_ms,
     )
@@ -160,53 +178,81 @@ def rows_needed(spec: JobSpec, facts: Facts) -> int:
     """Return how many rows of this node's data the job would use."""
     if isinstance(spec.kind, ScoreSpec) and not isinstance(spec.kind.subject, BatchScore):
         return 1
-    if isinstance(spec.kind, PsiSpec):
-        return max((facts.own[ref].rows for ref in (spec.kind.left, spec.kind.right) if ref in facts.own), default=0)
+    if refs := named_datasets(spec):
+        return max((facts.own[ref].rows for ref in refs if ref in facts.own), default=0)
     return facts.earlier.rows if facts.earlier else 0
 
 
+def named_datasets(spec: JobSpec) -> tuple[DatasetRef, ...]:
+    """Return the datasets a spec names itself; none if it builds on an earlier job."""
+    if isinstance(spec.kind, PsiSpec):
+        third = () if spec.kind.third is None else (spec.kind.third,)
+        return (spec.kind.left, spec.kind.right, *third)
+    return spec.kind.datasets if isinstance(spec.kind, AggregateSpec) else ()
+
+
+def built_on(spec: JobSpec) -> str:
+    """Return the id of the job that a spec builds on; empty if it names its datasets."""
+    if isinstance(spec.kind, ScoreSpec):
+        return spec.kind.model
+    return "" if isinstance(spec.kind, PsiSpec) else spec.kind.alignment
+
+
 def _kind_of(spec: JobSpec) -> JobKind:
-    return {PsiSpec: JobKind.PSI, TrainSpec: JobKind.TRAIN, ScoreSpec: JobKind.SCORE}[type(spec.kind)]
+    return _KINDS[type(spec.kind)]
 
 
-def _outputs(spec: JobSpec) -> frozenset[str]:
-    names = frozenset(KINDS[_kind_of(spec)].outputs)
-    if isinstance(spec.kind, ScoreSpec) and not isinstance(spec.kind.subject, BatchScore):
-        return names - {"metrics"}  # one person has no AUC
-    return names
+def _roles(spec: JobSpec, owners: int) -> tuple[PartyRole, ...]:
+    if isinstance(spec.kind, AggregateSpec) and not spec.kind.alignment:
+        return (PartyRole.CONTRIBUTOR,) * owners
+    return (PartyRole.LEFT, PartyRole.RIGHT, PartyRole.THIRD)[:owners]
 
 
-def _sides(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, DatasetUse]:
-    """Return the datasets of both sides, from the spec or from the job it builds on."""
+def _uses(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, ...]:
+    """Return the datasets of all owners, the proposer's first, from the spec or from the job it builds on."""
     standing = facts.standing
     if standing is None:
         raise _refused("unknown")
-    refs: tuple[DatasetRef, ...]
-    if isinstance(spec.kind, PsiSpec):
-        refs = (spec.kind.left, spec.kind.right)
-    elif facts.node_id in standing.scenario.computing_parties:
-        refs = choices.datasets  # the owners know the earlier job; this party was not part of it
-    else:
-        wanted = JobKind.PSI if isinstance(spec.kind, TrainSpec) else JobKind.TRAIN
-        earlier = facts.earlier
-        if (
-            earlier is None
-            or earlier.kind is not wanted
-            or earlier.state is not State.RELEASED
-            or earlier.plan.scenario_digest != standing.digest
-        ):
-            raise _refused("earlier")
-        refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)
-    uses = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
-    if len(refs) != 2 or any(ref not in uses for ref in refs):
-        raise _refused("dataset")
-    left, right = uses[refs[0]], uses[refs[1]]
-    if left.owner != choices.proposer or right.owner == choices.proposer:
-        raise _refused("proposer")
-    if not isinstance(spec.kind, PsiSpec) and not left.label:
-        raise _refused("label")
     _check_parameters(spec, choices)
-    return left, right
+    refs = named_datasets(spec)
+    if built_on(spec):
+        if facts.node_id in standing.scenario.computing_parties:
+            refs = choices.datasets  # the owners know the earlier job; this party was not part of it
+        else:
+            wanted = JobKind.TRAIN if isinstance(spec.kind, ScoreSpec) else JobKind.PSI
+            earlier = facts.earlier
+            if (
+                earlier is None
+                or earlier.kind is not wanted
+                or earlier.state is not State.RELEASED
+                or earlier.plan.scenario_digest != standing.digest
+                or not earlier.lasts
+            ):
+                raise _refused("earlier")
+            refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)
+    known = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
+    if any(ref not in known for ref in refs):
+        raise _refused("dataset")
+    uses = tuple(known[ref] for ref in refs)
+    if not uses or uses[0].owner != choices.proposer or len({use.owner for use in uses}) != len(uses):
+        raise _refused("proposer")
+    if built_on(spec) and len(uses) != 2:
+        raise _refused("earlier")
+    if isinstance(spec.kind, TrainSpec | ScoreSpec) and not uses[0].label:
+        raise _refused("label")
+    if isinstance(spec.kind, AggregateSpec) and not built_on(spec):
+        _check_contributors({use.owner for use in uses}, standing)
+    return uses
+
+
+def _check_contributors(contributing: set[str], standing: Standing) -> None:
+    """A total over some, beside one over all, would be somebody's own; one over two is, to each of them."""
+    if contributing != owners(standing.scenario):
+        raise _refused("contributors")
+    if len(contributing) == 2:
+        accepted = {party for party, approval in standing.approved_by.items() if approval.two_contributors}
+        if not standing.scenario.accepts_two_contributors or not contributing <= accepted:
+            raise _refused("two")
 
 
 def _check_parameters(spec: JobSpec, choices: Choices) -> None:
@@ -216,6 +262,15 @@ def _check_parameters(spec: JobSpec, choices: Choices) -> None:
         )
     if not 0 <= spec.deadline_s <= 86_400:
         raise InvalidSpec(tell="deadline_s must be 0 to 86400 seconds")
+    if isinstance(spec.kind, PsiSpec) and spec.kind.bucket_rows and spec.kind.bucket_rows < 1000:
+        raise InvalidSpec(tell="psi.bucket_rows must be 0, or at least 1000")
+    if isinstance(spec.kind, AggregateSpec):
+        if bool(spec.kind.datasets) == bool(spec.kind.alignment):
+            raise InvalidSpec(tell="aggregate needs either datasets or an alignment")
+        if len(spec.kind.datasets) == 1:
+            raise InvalidSpec(tell="aggregate needs two contributors or more; a query over one dataset is another kind")
+        if spec.kind.key_bits not in (2048, 3072):
+            raise InvalidSpec(tell="aggregate.key_bits must be 2048 or 3072")
     if isinstance(spec.kind, TrainSpec):
         if not 1 <= spec.kind.steps <= 500:
             raise InvalidSpec(tell="train.steps must be 1 to 500")
@@ -280,8 +335,8 @@ def _engine(spec: JobSpec, facts: Facts, choices: Choices) -> str:
     )
 
 
-def _party(use: DatasetUse, role: PartyRole) -> Party:
-    return Party(use.owner, role, DatasetRef(use.code, use.version), use.content_hash, use.fields)
+def _party(use: DatasetUse, role: PartyRole, columns: tuple[str, ...]) -> Party:
+    return Party(use.owner, role, DatasetRef(use.code, use.version), use.content_hash, columns)
 
 
 def _key_id(key: bytes) -> str:

@@ -13,7 +13,7 @@ from sandbox import signed, wire
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec, NotFound, PolicyRefused, Unauthenticated
 from sandbox.model import Approval, ApprovalRecord, Revocation, Scenario, ScenarioBundle, ScenarioView, Signed
-from sandbox.policy.scenario import Floors, Standing, check, required
+from sandbox.policy.scenario import Floors, Given, Standing, check, required
 from sandbox.store import approvals, revocations, scenarios
 
 
@@ -99,7 +99,8 @@ def standing(conn: Connection, digest: bytes) -> Standing | None:
         select(approvals.c.party, approvals.c.record).where(approvals.c.digest == digest)
     ):
         outer = wire.decode(ApprovalRecord, signed.read_signed(record).payload)
-        given[party] = wire.decode(Approval, outer.approval.payload).accepts_simulated
+        approval = wire.decode(Approval, outer.approval.payload)
+        given[party] = Given(approval.accepts_simulated, approval.accepts_two_contributors)
     ended = conn.scalar(select(revocations.c.party).where(revocations.c.digest == digest).limit(1))
     return Standing(scenario, digest, given, ended is not None)
 

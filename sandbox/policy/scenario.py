@@ -14,6 +14,7 @@ from decimal import Decimal, InvalidOperation
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec
 from sandbox.kinds import KINDS
+from sandbox.kinds.cells import check_dimension, check_range
 from sandbox.model import ConsentRule, JobKind, OutputClass, Scenario
 
 _COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")
@@ -30,12 +31,20 @@ class Floors:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """What one party's approval accepts beside the scenario itself."""
+
+    simulated: bool = False  # rows may enter a simulated enclave
+    two_contributors: bool = False  # a total over two, of which each can subtract its own part
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """A scenario with what this node knows of it."""
 
     scenario: Scenario
     digest: bytes
-    approved_by: Mapping[str, bool]  # party -> accepts simulated isolation
+    approved_by: Mapping[str, Given]
     revoked: bool
 
     def awaiting(self) -> frozenset[str]:
@@ -71,6 +80,7 @@ def check(scenario: Scenario, floors: Floors) -> None:
     """
     _datasets(scenario)
     _outputs(scenario, floors)
+    _totals(scenario)
     _need(
         0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS,
         "not_after_ms",
@@ -79,11 +89,13 @@ def check(scenario: Scenario, floors: Floors) -> None:
     quota = scenario.quota
     for name in ("calls_per_day", "calls_total", "rows_total"):
         _need(getattr(quota, name) > 0, f"quota.{name}", "must be positive")
+    row_level = any(rule.class_ is OutputClass.ROW_CONSENTED for rule in scenario.outputs)
+    if row_level:
+        _need(scenario.consent.batch is ConsentRule.HELD_LETTER, "consent.batch", "must be HELD_LETTER")
     if JobKind.SCORE in scenario.kinds:
         _need(scenario.score_step >= floors.score_step, "score_step", f"is finer than {floors.score_step} points")
         _need(scenario.models_per_person >= 1, "models_per_person", "must be at least 1")
         _need(scenario.consent.single is ConsentRule.TOKEN, "consent.single", "must be TOKEN")
-        _need(scenario.consent.batch is ConsentRule.HELD_LETTER, "consent.batch", "must be HELD_LETTER")
         _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
         own = scenario.applicant_key in scenario.consent.issuers
         _need(not own, "consent.issuers", "must not name the applicant's own key")
@@ -133,6 +145,23 @@ def _datasets(scenario: Scenario) -> None:
     if JobKind.TRAIN in scenario.kinds:
         _need(sum(bool(use.label) for use in uses) == 1, "datasets", "must name one label for train")
         _need(len(scenario.computing_parties) >= 1, "computing_parties", "must name a third party for train")
+
+
+def _totals(scenario: Scenario) -> None:
+    """Check what tables of totals are made from."""
+    columns = {name for use in scenario.datasets for name in (*use.fields, use.label) if name}
+    names = [dimension.name for dimension in scenario.dimensions]
+    _need(len(set(names)) == len(names), "dimensions", "names one twice")
+    for dimension in scenario.dimensions:
+        wrong = check_dimension(dimension)
+        _need(not wrong, f"dimensions.{dimension.name}", wrong)
+        _need(dimension.column in columns, f"dimensions.{dimension.name}.column", "is no field of a dataset")
+    measured = [declared.column for declared in scenario.measures]
+    _need(len(set(measured)) == len(measured), "measures", "names a column twice")
+    for declared in scenario.measures:
+        wrong = check_range(declared)
+        _need(not wrong, f"measures.{declared.column}", wrong)
+        _need(declared.column in columns, f"measures.{declared.column}", "is no field of a dataset")
 
 
 def _outputs(scenario: Scenario, floors: Floors) -> None:

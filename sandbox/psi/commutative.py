@@ -1,23 +1,29 @@
 """Private set intersection from commutative encryption, over a channel, in whichever group it is given.
 
-    left                                      right
-    header             <---- compared ---->   header
-    a H(x), shuffled   -------------------->
-                       <--------------------  b H(y), shuffled         both sets are fixed from here on
-    a b H(y), in the order received  ------>
-                       <--------------------  b a H(x), in the order received
-    match              <---- compared ---->   match                    number and digest of the result
+    both learn                                            only left learns
+    left                        right                     left                        right
+    header   <--- compared ---> header                    header   <--- compared ---> header
+    a H(x), shuffled   ------->                           a H(x), shuffled   ------->
+             <-------  b H(y), shuffled                            <-------  b H(y), shuffled      sets fixed from here
+    a b H(y), in order ------->                           (kept)             ------->
+             <-------  b a H(x), in order                          <-------  b a H(x), in order
+    match    <--- compared ---> match                     match    <---  done   --->
 
 Source:   C. Meadows, IEEE S&P 1986; Huberman, Franklin and Hogg, EC 1999.
 Security: semi-honest parties; decisional Diffie-Hellman in the group, H a random oracle. What a group has to check is
-          said there.
-Reveals:  to both sides: the size of both sets, and which of *their* keys both have. A party that may choose its keys
-          can so ask about those keys. Nothing of a side's order of input: elements are shuffled under the system's
-          random source before they are sent.
-Shapes:   elements of a fixed size, in messages of exactly ``BATCH`` elements but for the last.
-Errors:   ``InvalidSpec`` for keys that break the contract; ``PartyFailed`` if the terms differ; ``ProtocolFailed``
+          said there. H is taken of the 16-byte digest of a key, not of the key: of two keys with one digest (2^-128 a
+          pair of keys fixed before the salt) one would be taken for the other, unnoticed.
+          Where both learn, number and digest of the result are compared: a side that lost or invented a row, by
+          mistake or by sending elements back in another order, is found out. Where one learns, nobody can compare:
+          such a row stays wrong at the learner, and the other side only hears that the learner is content.
+Reveals:  to both sides: the size of both sets, the number of buckets and their padded size. To whoever learns: which
+          of *their* keys both have. A party that may choose its keys can so ask about those keys. Nothing of a side's
+          order of input: elements are shuffled under the system's random source before they are sent.
+Shapes:   elements of a fixed size, in messages of exactly ``BATCH`` elements but for the last; a side that does not
+          tell sends as many messages without content.
+Errors:   ``InvalidSpec`` for digests that break the contract; ``PartyFailed`` if the terms differ; ``ProtocolFailed``
           on a wrong length, a repeated, reflected or invalid element, or results that disagree. Never a partial answer.
-Not here: transport, buckets (everything is streamed; memory is about 200 bytes a key).
+Not here: transport, cutting into buckets (memory is about 300 bytes a key of one bucket).
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import numpy as np
@@ -36,12 +43,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sandbox.crypto.sm3 import sm3, tagged
-from sandbox.errors import Cancelled, InvalidSpec, PartyFailed, ProtocolFailed
-from sandbox.psi.contract import Role, Terms
-from sandbox.psi.keys import Positions, check_unique, digest, order
+from sandbox.errors import Cancelled, PartyFailed, ProtocolFailed
+from sandbox.psi.buckets import check_bucket, padded, padded_size
+from sandbox.psi.contract import EVERYTHING, Bucket, Role, Terms
+from sandbox.psi.keys import Digests, Positions, order
 from sandbox.workspace import Channel
 
 BATCH: Final = 4096
+_DONE: Final = tagged("psi-done", b"")
 
 
 class Group(Protocol):
@@ -52,8 +61,8 @@ class Group(Protocol):
     echo: int  # bytes kept of an element that both secrets went into
     overlaps: bool  # whether computing leaves the interpreter's lock, so that it can go on while a message travels
 
-    def blind(self, keys: pa.Array) -> bytes:
-        """Return the elements of ``keys``, a string array, under the secret."""
+    def blind(self, digests: Digests) -> bytes:
+        """Return the elements of keys, given by their digests, under the secret."""
         ...
 
     def again(self, elements: bytes) -> bytes:
@@ -82,63 +91,84 @@ class Group(Protocol):
 
 
 def exchange(
-    group: Group,
-    keys: pa.Array,
+    open_group: Callable[[Terms], AbstractContextManager[Group]],
+    digests: Digests,
     role: Role,
     terms: Terms,
+    bucket: Bucket,
     channel: Channel,
     *,
-    patience_s: float,
-    on_progress: Callable[[float], None] | None,
-    stop: threading.Event | None,
+    learner: Role | None = None,
+    patience_s: float = 60.0,
+    on_progress: Callable[[float], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Positions:
-    """Return the positions of the common keys in ``keys``, as ``contract`` says."""
-    digests = digest(keys, terms.salt)
-    check_unique(digests)
-    if len(digests) != terms.rows(role):
-        raise InvalidSpec("the keys are not as many as the terms say")
-    session = _Session(role, channel, patience_s, on_progress, stop, terms.left_rows + terms.right_rows)
-    header = _header(terms, group.engine)
-    if session.swap(header) != header:
-        raise PartyFailed("the other side works on different terms")
-    others = terms.rows(Role.RIGHT if role is Role.LEFT else Role.LEFT)
-    if not len(digests) or not others:
-        return np.empty(0, np.int64)
+    """Return the positions of the common keys in ``digests``, as ``contract`` says.
 
-    shuffle = np.argsort(np.frombuffer(os.urandom(8 * len(digests)), np.uint64)).astype(np.int64)
-    shuffled = keys.take(pa.array(shuffle))
-    if isinstance(shuffled, pa.ChunkedArray):
-        shuffled = shuffled.combine_chunks()
+    Args:
+        open_group: the group with a fresh secret, which leaving it wipes.
+        patience_s: how long to wait for one message.
+    """
+    check_bucket(digests, role, terms, bucket)
+    own, others = (padded_size(terms.rows(side), bucket.of) for side in (role, role.other))
+    session = Session(role, channel, patience_s, on_progress, stop, own + others)
+    with open_group(terms) as group:
+        agreed = header(terms, group.engine, bucket, learner)
+        if session.swap(agreed) != agreed:
+            raise PartyFailed("the other side works on different terms")
+        if not own or not others:
+            return np.empty(0, np.int64)
+        shuffle = np.argsort(np.frombuffer(os.urandom(8 * own), np.uint64))
+        shuffled = padded(digests, own)[shuffle]
+        # The other side hears what became of its elements only if it is to learn, and so do we.
+        hears, tells = learner is not role.other, learner is not role
+        back, twice_theirs = _blind_twice(group, session, shuffled, others, tells=tells, hears=hears)
+    if not hears:
+        positions: Positions = np.empty(0, np.int64)
+    else:
+        common = pc.is_in(back, value_set=twice_theirs).to_numpy(zero_copy_only=False)
+        hits = shuffle[np.flatnonzero(common)]
+        if bool((hits >= len(digests)).any()):
+            raise ProtocolFailed("a random entry of the padding matched")
+        positions = hits[order(digests[hits])]
+    result = _DONE
+    if learner is None:
+        result = len(positions).to_bytes(8, "big") + sm3(digests[positions].astype("<u8").tobytes())
+    if session.swap(result) != result:
+        raise ProtocolFailed("the two sides found different intersections")
+    return positions
 
-    mine, theirs = _round(
-        session, lambda part: group.blind(shuffled[part]), len(digests), others, group.element, group.overlaps
+
+def _blind_twice(
+    group: Group, session: Session, shuffled: Digests, others: int, *, tells: bool, hears: bool
+) -> tuple[pa.Array, pa.Array]:
+    """Take both sets through both secrets; return our elements in our order (none if not heard), and theirs."""
+    own = len(shuffled)
+    mine, theirs = in_rounds(
+        session, lambda part: group.blind(shuffled[part]), own, others, group.element, group.overlaps
     )
     names = group.names(theirs)
-    _refuse_repeats(names, "a blinded key")
+    refuse_repeats(names, "a blinded key")
     if pc.any(pc.is_in(names, value_set=group.names(mine))).as_py():
         raise ProtocolFailed("the other side sent our own elements back")
     del mine, names
 
     # Seen from here the roles are exchanged: we send as many as they have, and get back as many as we have.
     received = memoryview(theirs)
-    twice_theirs, twice_mine = _round(
+    twice_theirs, twice_mine = in_rounds(
         session,
         lambda part: group.again(bytes(received[group.element * part.start : group.element * part.stop])),
         others,
-        len(digests),
+        own,
         group.echo,
         group.overlaps,
+        tells=tells,
+        hears=hears,
     )
     group.check_echo(twice_mine)
     back = fixed(twice_mine, group.echo)
-    _refuse_repeats(back, "a key blinded twice")
-    common = pc.is_in(back, value_set=fixed(twice_theirs, group.echo)).to_numpy(zero_copy_only=False)
-    hits = shuffle[np.flatnonzero(common)]
-    positions: Positions = hits[order(digests[hits])]
-    result = len(positions).to_bytes(8, "big") + sm3(digests[positions].astype("<u8").tobytes())
-    if session.swap(result) != result:
-        raise ProtocolFailed("the two sides found different intersections")
-    return positions
+    refuse_repeats(back, "a key blinded twice")
+    return back, fixed(twice_theirs, group.echo)
 
 
 def fixed(data: bytes, size: int) -> pa.Array:
@@ -146,7 +176,7 @@ def fixed(data: bytes, size: int) -> pa.Array:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(data) // size, [None, pa.py_buffer(data)])
 
 
-class _Session:
+class Session:
     """The two sides' turns: left speaks first, and both compute before either speaks."""
 
     def __init__(
@@ -180,18 +210,31 @@ class _Session:
             self._on_progress(self._done / self._total)
 
 
-def _round(
-    session: _Session, work: Callable[[slice], bytes], sent: int, received: int, size: int, overlaps: bool
+def in_rounds(
+    session: Session,
+    work: Callable[[slice], bytes],
+    sent: int,
+    received: int,
+    size: int,
+    overlaps: bool,
+    *,
+    tells: bool = True,
+    hears: bool = True,
 ) -> tuple[bytes, bytes]:
-    """Work on ``sent`` elements batch by batch and swap the results for ``received`` elements; return both."""
+    """Work on ``sent`` elements batch by batch and swap the results for ``received`` elements; return both.
+
+    Args:
+        tells: whether the results are sent; messages without content go in their place.
+        hears: whether the other side sends its results; messages without content are expected in their place.
+    """
     firsts = range(0, max(sent, received), BATCH)
     parts = [slice(min(first, sent), min(first + BATCH, sent)) for first in firsts]
     out, come = bytearray(), bytearray()
     with contextlib.closing(_ahead(work, parts) if overlaps else _in_turn(work, parts)) as results:
         for first, part, result in zip(firsts, parts, results, strict=True):
             incoming = min(max(received - first, 0), BATCH)
-            message = session.swap(result)
-            if len(message) != incoming * size:
+            message = session.swap(result if tells else b"")
+            if len(message) != (incoming * size if hears else 0):
                 raise ProtocolFailed("the other side sent a batch of the wrong length")
             out += result
             come += message
@@ -216,10 +259,16 @@ def _ahead(work: Callable[[slice], bytes], parts: Iterable[slice]) -> Generator[
             yield waiting.popleft().result()
 
 
-def _header(terms: Terms, engine: str) -> bytes:
-    return tagged("psi-terms", json.dumps(terms.agreement(engine), sort_keys=True).encode("ascii"))
+def header(terms: Terms, engine: str, bucket: Bucket = EVERYTHING, learner: Role | None = None) -> bytes:
+    """Return what the two sides compare before anything else; it shows nothing of the salt."""
+    return tagged("psi-terms", json.dumps(terms.agreement(engine, bucket, learner), sort_keys=True).encode("ascii"))
 
 
-def _refuse_repeats(names: pa.Array, what: str) -> None:
+def refuse_repeats(names: pa.Array, what: str) -> None:
+    """Check that no name comes twice.
+
+    Raises:
+        ProtocolFailed: one does.
+    """
     if pc.count_distinct(names).as_py() != len(names):
         raise ProtocolFailed(f"the other side sent {what} twice")

@@ -1,19 +1,19 @@
 """Private set intersection on the SM2 curve, under national algorithms. The exchange itself is ``commutative``.
 
 Source:   group of GB/T 32918.5-2016; H is hash_to_curve of RFC 9380 with SM3 (``sandbox.crypto.sm2curve``).
-Security: semi-honest parties. Elements are k H(x) for a uniform secret k that is used in this run only. With H a random
-          oracle, decisional Diffie-Hellman in the SM2 group makes (H(x_1), ..., k H(x_1), ...) indistinguishable from
-          random points for everybody without k, so a blinded key says nothing about the key, however guessable it is,
-          but through the comparison both sides agreed to. The group has prime order and cofactor 1: there is no twist
-          to fall on, no small subgroup, and H(x) is never predictable up to a factor.
+Security: semi-honest parties. Elements are k H(x) for a uniform secret k that is used for one bucket only. With H a
+          random oracle, decisional Diffie-Hellman in the SM2 group makes (H(x_1), ..., k H(x_1), ...) indistinguishable
+          from random points for everybody without k, so a blinded key says nothing about the key, however guessable it
+          is, but through the comparison both sides agreed to. The group has prime order and cofactor 1: there is no
+          twist to fall on, no small subgroup, and H(x) is never predictable up to a factor.
           *Every* received point is validated before k touches it; without that, a point on another curve would leak k
           piece by piece. One bad point ends the run, saying how many there were.
           A point and its negative are equal here, since only x is compared: the two would be a repetition that hides.
-          The domain separation tag holds the job and the salt: elements of two runs have nothing in common even if a
+          The domain separation tag holds the job and the salt: elements of two jobs have nothing in common even if a
           secret were.
           The second round is cut to the last 16 bytes of x. Matches are decided on it, and two sets of m and n keys
-          collide anywhere with a chance of about m n / 2^128 (1e6 each: 2^-88; 1e9 each: 2^-68). Even then the run ends
-          instead of naming a wrong row, since the two sides' digests of the result differ.
+          collide anywhere with a chance of about m n / 2^128 (1e6 each: 2^-88; 1e9 each: 2^-68). Where both learn, the
+          run even then ends instead of naming a wrong row, since the two sides' digests of the result differ.
 Reveals:  as in ``commutative``.
 Shapes:   33 bytes an element in the first round (SEC 1, compressed), 16 in the second.
 Not here: the arithmetic and which back end it runs on: ``sm2curve.BACKEND`` and ``sm2curve.WHY``.
@@ -21,8 +21,9 @@ Not here: the arithmetic and which back end it runs on: ``sm2curve.BACKEND`` and
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -31,43 +32,14 @@ import pyarrow as pa
 from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import ProtocolFailed
-from sandbox.psi.commutative import exchange, fixed
-from sandbox.psi.contract import Role, Terms
-from sandbox.psi.keys import Positions
-from sandbox.workspace import Channel
+from sandbox.psi.commutative import Group, exchange, fixed
+from sandbox.psi.contract import Terms
+from sandbox.psi.keys import Digests
 
-ENGINE: Final = "ecdh-sm2/1"
+ENGINE: Final = "ecdh-sm2/2"
 ECHO: Final = 16  # bytes of x in the second round
 _TAG: Final = b"sandbox/v1/psi-sm2/"
 _POINT: Final = sm2curve.POINT_SIZE
-
-
-def intersect(
-    keys: pa.Array,
-    role: Role,
-    terms: Terms,
-    channel: Channel,
-    *,
-    patience_s: float = 60.0,
-    on_progress: Callable[[float], None] | None = None,
-    stop: threading.Event | None = None,
-) -> Positions:
-    """Return the positions of the common keys in ``keys``, as ``contract`` says.
-
-    Args:
-        patience_s: how long to wait for one message.
-    """
-    with sm2curve.Scalar.generate() as secret:
-        return exchange(
-            _Sm2(secret, domain_tag(terms)),
-            keys,
-            role,
-            terms,
-            channel,
-            patience_s=patience_s,
-            on_progress=on_progress,
-            stop=stop,
-        )
 
 
 def domain_tag(terms: Terms) -> bytes:
@@ -77,19 +49,16 @@ def domain_tag(terms: Terms) -> bytes:
 
 
 class _Sm2:
-    """The group with one secret of this run."""
+    """The group with one secret of this bucket."""
 
     engine, element, echo, overlaps = ENGINE, _POINT, ECHO, True
 
     def __init__(self, secret: sm2curve.Scalar, tag: bytes) -> None:
         self._secret, self._tag = secret, tag
 
-    def blind(self, keys: pa.Array) -> bytes:
-        column = keys.cast(pa.large_string())
-        _, offsets, data = column.buffers()
-        places = memoryview(offsets)[8 * column.offset : 8 * (column.offset + len(column) + 1)]
-        points = sm2curve.hash_column(b"" if data is None else memoryview(data), places, self._tag)
-        return self._multiply(points)
+    def blind(self, digests: Digests) -> bytes:
+        places = 16 * np.arange(len(digests) + 1, dtype=np.int64)
+        return self._multiply(sm2curve.hash_column(digests.astype("<u8").tobytes(), places.tobytes(), self._tag))
 
     def again(self, elements: bytes) -> bytes:
         return _rows(self._multiply(elements))[:, _POINT - ECHO :].tobytes()
@@ -110,3 +79,12 @@ class _Sm2:
 
 def _rows(points: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
     return np.frombuffer(points, np.uint8).reshape(-1, _POINT)
+
+
+@contextlib.contextmanager
+def _group(terms: Terms) -> Iterator[Group]:
+    with sm2curve.Scalar.generate() as secret:
+        yield _Sm2(secret, domain_tag(terms))
+
+
+intersect: Final = partial(exchange, _group)

@@ -26,16 +26,17 @@ def main(config: dict[str, Any], report: Callable[[float], None]) -> dict[str, A
     libspu, psi = _load(config["package"])
     context = _connect(libspu, config)
     # Directly after connecting, always: a barrier, without which the first exchange hangs at times.
-    sizes = _agree(context, config)
-    count, checksum = 0, ""
-    if all(sizes):
+    _agree(context, config)
+    count, both = 0, config["learner"] is None
+    if all(config["sizes"]):
         count = _execute(psi, context, config)
-        checksum = table.checksum(Path(config["target"])) if count else ""
     # The next bucket's peer must not reach this process: our listening path goes before the last exchange.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(config["hosts"][config["rank"]].removeprefix("unix:"))
-    for other in _gather(context, config, {"count": count, "checksum": checksum}):
-        if other != {"count": count, "checksum": checksum}:
+    checksum = table.checksum(Path(config["target"])) if both and count else ""
+    result = {"count": count, "checksum": checksum} if both else {"done": True}
+    for other in _gather(context, config, result):
+        if other != result:
             raise ProtocolFailed("the two sides found different intersections", party=config["peer"])
     context.stop_link()
     return {"count": count}
@@ -66,20 +67,14 @@ def _connect(libspu: Any, config: dict[str, Any]) -> Any:
         raise PartyFailed("the engine could not reach the other side", party=config["peer"]) from error
 
 
-def _agree(context: Any, config: dict[str, Any]) -> list[int]:
-    """Compare the terms with the other side; return the number of rows of both in this bucket."""
-    mine = {"agreement": config["agreement"], "rows": config["rows"]}
-    sizes = []
-    for other in _gather(context, config, mine):
+def _agree(context: Any, config: dict[str, Any]) -> None:
+    """Compare with the other side the terms, and that each brings as many rows as they say."""
+    mine = {"agreement": config["agreement"], "rows": config["sizes"][config["rank"]]}
+    for other, size in zip(_gather(context, config, mine), config["sizes"], strict=True):
         if not isinstance(other, dict) or other.get("agreement") != mine["agreement"]:
             raise PartyFailed("the other side works on different terms", party=config["peer"])
-        rows = other.get("rows")
-        if type(rows) is not int or not 0 <= rows <= table.MAX_ROWS:
-            raise ProtocolFailed("the other side announced an impossible number of rows", party=config["peer"])
-        sizes.append(rows)
-    if sizes[1 - config["rank"]] > config["most"]:
-        raise ProtocolFailed("the other side brings more rows than it committed to", party=config["peer"])
-    return sizes
+        if type(other.get("rows")) is not int or other["rows"] != size:
+            raise ProtocolFailed("the other side brings another number of rows than agreed", party=config["peer"])
 
 
 def _gather(context: Any, config: dict[str, Any], message: dict[str, Any]) -> list[Any]:
@@ -97,22 +92,29 @@ def _gather(context: Any, config: dict[str, Any], message: dict[str, Any]) -> li
 
 
 def _execute(psi: Any, context: Any, config: dict[str, Any]) -> int:
-    """Run the protocol, in the only mode we offer."""
+    """Run the protocol, in the only mode we offer; return the number of common keys, 0 if it is not for this side."""
+    rank, learner, target = config["rank"], config["learner"], Path(config["target"])
     request = psi.PsiExecuteConfig(
         protocol_conf=psi.PsiProtocolConfig(
             protocol=psi.PsiProtocol.PROTOCOL_RR22,
-            receiver_rank=0,
-            broadcast_result=True,
+            receiver_rank=0 if learner is None else learner,
+            broadcast_result=learner is None,
+            bucket_size=table.MAX_ROWS,  # one part: the library's own parts are not padded
             rr22_params=psi.Rr22Rarams(low_comm_mode=False),
         ),
         input_params=psi.InputParams(path=config["source"], selected_keys=["id"], keys_unique=True),
-        output_params=psi.OutputParams(path=config["target"], disable_alignment=True),
+        output_params=psi.OutputParams(path=str(target), disable_alignment=True),
     )
     try:
         done = psi.psi_execute(request, context)
     except RuntimeError as error:
         # The library's text may quote keys (here: digests); it goes nowhere.
         raise ProtocolFailed("the engine gave up", party=config["peer"]) from error
-    if done.original_count != config["rows"]:
+    if done.original_count != config["sizes"][rank]:
         raise ProtocolFailed("the engine read another number of rows than it was given")
-    return int(done.intersection_count)
+    count = int(done.intersection_count)
+    if learner in (None, rank):
+        return count
+    if count != -1 or target.exists():  # what the library leaves on the side that is not to learn: -1 and no file
+        raise ProtocolFailed("the engine has a result for the side that is not to learn")
+    return 0

@@ -16,6 +16,27 @@ class PsiEngine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PSI_ENGINE_RR22: _ClassVar[PsiEngine]
     PSI_ENGINE_ECDH_X25519: _ClassVar[PsiEngine]
     PSI_ENGINE_ECDH_SM2: _ClassVar[PsiEngine]
+    PSI_ENGINE_PREPARED_SM2: _ClassVar[PsiEngine]
+
+class PsiOutput(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PSI_OUTPUT_UNSPECIFIED: _ClassVar[PsiOutput]
+    PSI_OUTPUT_ALIGNED: _ClassVar[PsiOutput]
+    PSI_OUTPUT_MEMBERS: _ClassVar[PsiOutput]
+    PSI_OUTPUT_MEMBERS_BOTH: _ClassVar[PsiOutput]
+    PSI_OUTPUT_SIZE: _ClassVar[PsiOutput]
+    PSI_OUTPUT_SUMS: _ClassVar[PsiOutput]
+    PSI_OUTPUT_JOINED: _ClassVar[PsiOutput]
+
+class Statistic(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    STATISTIC_UNSPECIFIED: _ClassVar[Statistic]
+    STATISTIC_SUM: _ClassVar[Statistic]
+    STATISTIC_COUNT: _ClassVar[Statistic]
+    STATISTIC_MEAN: _ClassVar[Statistic]
+    STATISTIC_VARIANCE: _ClassVar[Statistic]
+    STATISTIC_HISTOGRAM: _ClassVar[Statistic]
+    STATISTIC_WEIGHTED_SUM: _ClassVar[Statistic]
 
 class ScoreScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -40,6 +61,21 @@ PSI_ENGINE_AUTO: PsiEngine
 PSI_ENGINE_RR22: PsiEngine
 PSI_ENGINE_ECDH_X25519: PsiEngine
 PSI_ENGINE_ECDH_SM2: PsiEngine
+PSI_ENGINE_PREPARED_SM2: PsiEngine
+PSI_OUTPUT_UNSPECIFIED: PsiOutput
+PSI_OUTPUT_ALIGNED: PsiOutput
+PSI_OUTPUT_MEMBERS: PsiOutput
+PSI_OUTPUT_MEMBERS_BOTH: PsiOutput
+PSI_OUTPUT_SIZE: PsiOutput
+PSI_OUTPUT_SUMS: PsiOutput
+PSI_OUTPUT_JOINED: PsiOutput
+STATISTIC_UNSPECIFIED: Statistic
+STATISTIC_SUM: Statistic
+STATISTIC_COUNT: Statistic
+STATISTIC_MEAN: Statistic
+STATISTIC_VARIANCE: Statistic
+STATISTIC_HISTOGRAM: Statistic
+STATISTIC_WEIGHTED_SUM: Statistic
 SCORE_SCOPE_UNSPECIFIED: ScoreScope
 SCORE_SCOPE_HOLDOUT: ScoreScope
 SCORE_SCOPE_ALIGNED: ScoreScope
@@ -63,14 +99,50 @@ class DatasetRef(_message.Message):
     def __init__(self, code: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class PsiSpec(_message.Message):
-    __slots__ = ("left", "right", "engine")
+    __slots__ = ("left", "right", "engine", "output", "measures", "columns", "bucket_rows", "third")
     LEFT_FIELD_NUMBER: _ClassVar[int]
     RIGHT_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_ROWS_FIELD_NUMBER: _ClassVar[int]
+    THIRD_FIELD_NUMBER: _ClassVar[int]
     left: DatasetRef
     right: DatasetRef
     engine: PsiEngine
-    def __init__(self, left: _Optional[_Union[DatasetRef, _Mapping]] = ..., right: _Optional[_Union[DatasetRef, _Mapping]] = ..., engine: _Optional[_Union[PsiEngine, str]] = ...) -> None: ...
+    output: PsiOutput
+    measures: _containers.RepeatedCompositeFieldContainer[Measure]
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    bucket_rows: int
+    third: DatasetRef
+    def __init__(self, left: _Optional[_Union[DatasetRef, _Mapping]] = ..., right: _Optional[_Union[DatasetRef, _Mapping]] = ..., engine: _Optional[_Union[PsiEngine, str]] = ..., output: _Optional[_Union[PsiOutput, str]] = ..., measures: _Optional[_Iterable[_Union[Measure, _Mapping]]] = ..., columns: _Optional[_Iterable[str]] = ..., bucket_rows: _Optional[int] = ..., third: _Optional[_Union[DatasetRef, _Mapping]] = ...) -> None: ...
+
+class Measure(_message.Message):
+    __slots__ = ("name", "statistic", "column", "weight")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STATISTIC_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    statistic: Statistic
+    column: str
+    weight: str
+    def __init__(self, name: _Optional[str] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., column: _Optional[str] = ..., weight: _Optional[str] = ...) -> None: ...
+
+class AggregateSpec(_message.Message):
+    __slots__ = ("datasets", "alignment", "groups", "measures", "key_bits")
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    KEY_BITS_FIELD_NUMBER: _ClassVar[int]
+    datasets: _containers.RepeatedCompositeFieldContainer[DatasetRef]
+    alignment: str
+    groups: _containers.RepeatedScalarFieldContainer[str]
+    measures: _containers.RepeatedCompositeFieldContainer[Measure]
+    key_bits: int
+    def __init__(self, datasets: _Optional[_Iterable[_Union[DatasetRef, _Mapping]]] = ..., alignment: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[_Union[Measure, _Mapping]]] = ..., key_bits: _Optional[int] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
     __slots__ = ("alignment", "steps", "holdout_percent", "seed", "l2_micro")
@@ -109,12 +181,13 @@ class ScoreSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., batch: _Optional[_Union[BatchScore, _Mapping]] = ..., applicant: _Optional[_Union[ApplicantScore, _Mapping]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "deadline_s", "recipe")
+    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "aggregate", "deadline_s", "recipe")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PSI_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATE_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
@@ -122,9 +195,10 @@ class JobSpec(_message.Message):
     psi: PsiSpec
     train: TrainSpec
     score: ScoreSpec
+    aggregate: AggregateSpec
     deadline_s: int
     recipe: bytes
-    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., recipe: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., aggregate: _Optional[_Union[AggregateSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., recipe: _Optional[bytes] = ...) -> None: ...
 
 class ApplicantInput(_message.Message):
     __slots__ = ("subject_id", "opening", "consent")

@@ -16,6 +16,8 @@ class PartyRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PARTY_ROLE_LEFT: _ClassVar[PartyRole]
     PARTY_ROLE_RIGHT: _ClassVar[PartyRole]
     PARTY_ROLE_COMPUTE: _ClassVar[PartyRole]
+    PARTY_ROLE_THIRD: _ClassVar[PartyRole]
+    PARTY_ROLE_CONTRIBUTOR: _ClassVar[PartyRole]
 
 class ChannelPurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -32,6 +34,8 @@ PARTY_ROLE_UNSPECIFIED: PartyRole
 PARTY_ROLE_LEFT: PartyRole
 PARTY_ROLE_RIGHT: PartyRole
 PARTY_ROLE_COMPUTE: PartyRole
+PARTY_ROLE_THIRD: PartyRole
+PARTY_ROLE_CONTRIBUTOR: PartyRole
 CHANNEL_PURPOSE_UNSPECIFIED: ChannelPurpose
 CHANNEL_PURPOSE_CONTROL: ChannelPurpose
 CHANNEL_PURPOSE_RELAY: ChannelPurpose

@@ -14,6 +14,7 @@ class JobKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_KIND_PSI: _ClassVar[JobKind]
     JOB_KIND_TRAIN: _ClassVar[JobKind]
     JOB_KIND_SCORE: _ClassVar[JobKind]
+    JOB_KIND_AGGREGATE: _ClassVar[JobKind]
 
 class OutputClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ JOB_KIND_UNSPECIFIED: JobKind
 JOB_KIND_PSI: JobKind
 JOB_KIND_TRAIN: JobKind
 JOB_KIND_SCORE: JobKind
+JOB_KIND_AGGREGATE: JobKind
 OUTPUT_CLASS_UNSPECIFIED: OutputClass
 OUTPUT_CLASS_AGGREGATE: OutputClass
 OUTPUT_CLASS_ROW_CONSENTED: OutputClass
@@ -49,7 +51,7 @@ CONSENT_RULE_TOKEN: ConsentRule
 CONSENT_RULE_HELD_LETTER: ConsentRule
 
 class DatasetUse(_message.Message):
-    __slots__ = ("code", "owner", "rule", "version", "content_hash", "key", "fields", "label")
+    __slots__ = ("code", "owner", "rule", "version", "content_hash", "key", "fields", "label", "rows")
     CODE_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +60,7 @@ class DatasetUse(_message.Message):
     KEY_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     code: str
     owner: str
     rule: VersionRule
@@ -66,7 +69,34 @@ class DatasetUse(_message.Message):
     key: _containers.RepeatedScalarFieldContainer[str]
     fields: _containers.RepeatedScalarFieldContainer[str]
     label: str
-    def __init__(self, code: _Optional[str] = ..., owner: _Optional[str] = ..., rule: _Optional[_Union[VersionRule, str]] = ..., version: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., key: _Optional[_Iterable[str]] = ..., fields: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ...) -> None: ...
+    rows: int
+    def __init__(self, code: _Optional[str] = ..., owner: _Optional[str] = ..., rule: _Optional[_Union[VersionRule, str]] = ..., version: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., key: _Optional[_Iterable[str]] = ..., fields: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class Dimension(_message.Message):
+    __slots__ = ("name", "column", "values", "edges", "places")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    EDGES_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    column: str
+    values: _containers.RepeatedScalarFieldContainer[str]
+    edges: _containers.RepeatedScalarFieldContainer[int]
+    places: int
+    def __init__(self, name: _Optional[str] = ..., column: _Optional[str] = ..., values: _Optional[_Iterable[str]] = ..., edges: _Optional[_Iterable[int]] = ..., places: _Optional[int] = ...) -> None: ...
+
+class MeasureRange(_message.Message):
+    __slots__ = ("column", "low", "high", "places")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    low: int
+    high: int
+    places: int
+    def __init__(self, column: _Optional[str] = ..., low: _Optional[int] = ..., high: _Optional[int] = ..., places: _Optional[int] = ...) -> None: ...
 
 class OutputRule(_message.Message):
     __slots__ = ("kind", "name", "min_group", "round_to", "max_rows", "max_bytes")
@@ -126,7 +156,7 @@ class PriceTerms(_message.Message):
     def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
 
 class Scenario(_message.Message):
-    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce")
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MERCHANT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +176,9 @@ class Scenario(_message.Message):
     PRICE_FIELD_NUMBER: _ClassVar[int]
     ACCEPTS_SIMULATED_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_TWO_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     name: str
     merchant: str
     purpose: str
@@ -165,19 +198,24 @@ class Scenario(_message.Message):
     price: PriceTerms
     accepts_simulated: bool
     nonce: bytes
-    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    dimensions: _containers.RepeatedCompositeFieldContainer[Dimension]
+    measures: _containers.RepeatedCompositeFieldContainer[MeasureRange]
+    accepts_two_contributors: bool
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms")
+    __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms", "accepts_two_contributors")
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARTY_FIELD_NUMBER: _ClassVar[int]
     ACCEPTS_SIMULATED_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTS_TWO_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     scenario_digest: bytes
     party: str
     accepts_simulated: bool
     time_ms: int
-    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., accepts_simulated: _Optional[bool] = ..., time_ms: _Optional[int] = ...) -> None: ...
+    accepts_two_contributors: bool
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., accepts_simulated: _Optional[bool] = ..., time_ms: _Optional[int] = ..., accepts_two_contributors: _Optional[bool] = ...) -> None: ...
 
 class ApprovalRecord(_message.Message):
     __slots__ = ("approval", "approver_key")

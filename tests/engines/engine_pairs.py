@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pytest
+
+from sandbox.errors import SandboxError
+from sandbox.psi import keys, rr22
+from sandbox.psi.contract import EVERYTHING, Bucket, Role, Terms
 from sandbox.workspace import SocketChannel, Workspace
+from sandbox.workspace import engines as availability
+
+PLAN, SALT = b"p" * 32, b"salt of this run"
 
 
 class Relay:
@@ -19,7 +31,7 @@ class Relay:
     def __init__(self) -> None:
         self._open: list[socket.socket] = []
         self._lock, self._closed = threading.Lock(), False
-        self.carried = 0
+        self.carried: Counter[Path] = Counter()  # bytes by the socket they came to
 
     def join(self, listen_at: Path, target: Path) -> None:
         listener = self._keep(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -56,23 +68,25 @@ class Relay:
                 time.sleep(0.005)
                 continue
             self._keep(callee)
-            for source, sink in ((caller, callee), (callee, caller)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            # What the caller sends goes to the target; the answers come from there.
+            for source, sink, way in ((caller, callee, target), (callee, caller, None)):
+                threading.Thread(target=self._pump, args=(source, sink, way), daemon=True).start()
             return
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, way: Path | None) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 18):
-                self.carried += len(data)
+                if way is not None:
+                    self.carried[way] += len(data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
 
 @contextlib.contextmanager
-def joined(parent: Path, names: Sequence[str]) -> Iterator[dict[str, Workspace]]:
+def joined(parent: Path, names: Sequence[str], relay: Relay | None = None) -> Iterator[dict[str, Workspace]]:
     """One workspace a party, every pair joined both ways."""
-    relay = Relay()
+    relay = relay or Relay()
     with contextlib.ExitStack() as stack:
         spaces = {
             name: stack.enter_context(Workspace(parent, [other for other in names if other != name])) for name in names
@@ -109,3 +123,72 @@ def together(*sides: Callable[[], Any]) -> list[Any]:
     if any(thread.is_alive() for thread in threads):
         raise TimeoutError("a side did not end")
     return results
+
+
+# -- intersections --------------------------------------------------------------------------------------------------
+
+
+def terms(left: int, right: int, **other: Any) -> Terms:
+    return Terms(**{"plan": PLAN, "salt": SALT, "left_rows": left, "right_rows": right} | other)
+
+
+needs_spu = pytest.mark.skipif(availability.engines()["psi.rr22"] != availability.READY, reason="spu is not installed")
+
+
+def digests(texts: pa.Array | Sequence[str]) -> keys.Digests:
+    return keys.digest(texts if isinstance(texts, pa.Array) else pa.array(texts, pa.string()), SALT)
+
+
+def sets(left: int, right: int, common: int) -> tuple[pa.Array, pa.Array]:
+    draw = random.Random(left * 7 + right)
+    ids = [f"99{draw.getrandbits(50):016d}" for _ in range(left + right - common)]
+    mine, theirs = ids[:left], ids[left - common :]
+    draw.shuffle(mine)
+    draw.shuffle(theirs)
+    return pa.array(mine, pa.string()), pa.array(theirs, pa.string())
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one side asks an engine for."""
+
+    digests: Any
+    terms: Terms
+    bucket: Bucket = EVERYTHING
+    learner: Role | None = None
+
+
+def over_channel(engine: Any, left: Call, right: Call, wrap: Callable[[Any], Any] = lambda one: one) -> list[Any]:
+    """Run an engine that speaks over a channel on both sides; return what each returned or raised."""
+    with channels() as pair:
+
+        def side(call: Call, role: Role) -> Any:
+            channel = pair[role.value]
+            try:
+                return engine.intersect(
+                    call.digests,
+                    role,
+                    call.terms,
+                    call.bucket,
+                    wrap(channel),
+                    learner=call.learner,
+                    patience_s=30,
+                )
+            except SandboxError:
+                channel.close()  # as a node does, so that the other side learns of it
+                raise
+
+        return together(lambda: side(left, Role.LEFT), lambda: side(right, Role.RIGHT))
+
+
+def in_children(spaces: Mapping[str, Workspace], left: Call, right: Call, **more: Any) -> list[Any]:
+    """Run RR22 on both sides; return what each returned or raised."""
+    more = {"deadline_s": 60, "patience_s": 5} | more
+
+    def side(call: Call, role: Role, own: str, peer: str) -> Any:
+        space = spaces[own]
+        return rr22.intersect(
+            call.digests, role, call.terms, call.bucket, space, peer=peer, learner=call.learner, **more
+        )
+
+    return together(lambda: side(left, Role.LEFT, "left", "right"), lambda: side(right, Role.RIGHT, "right", "left"))

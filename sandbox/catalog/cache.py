@@ -1,0 +1,75 @@
+"""What outlives a job because making it again is dear: sets prepared for small queries. Sealed, each under its own key.
+
+    <home>/cache/<name>.sealed        SM4-GCM, AAD = name; the wrapped key is in the store
+
+A name is the digest of all that the content depends on. Beyond ``MOST`` entries the one unused for longest goes; those
+made from a dataset go when it is destroyed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from sandbox.crypto.sm4 import seal, unseal
+from sandbox.errors import IntegrityFailed
+from sandbox.store import cached
+
+MOST: Final = 16  # entries
+_ONCE = bytes(12)  # every content key seals exactly one message
+
+
+def keep(
+    conn: Connection, folder: Path, node_key: bytes, name: str, content: bytes, source: bytes, now_ms: int
+) -> None:
+    """Seal ``content`` under a fresh key.
+
+    Args:
+        source: content hash of the dataset it was made from.
+    """
+    key, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(_path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(seal(key, _ONCE, content, name.encode()))
+    wrapped = nonce + seal(node_key, nonce, key, b"cached\0" + name.encode())
+    conn.execute(delete(cached).where(cached.c.name == name))
+    conn.execute(insert(cached).values(name=name, source=source, wrapped_key=wrapped, used_ms=now_ms))
+    old = list(conn.scalars(select(cached.c.name).order_by(cached.c.used_ms.desc()).offset(MOST)))
+    _forget(conn, folder, old)
+
+
+def fetch(conn: Connection, folder: Path, node_key: bytes, name: str, now_ms: int) -> bytes:
+    """Return what was kept; empty if nothing is.
+
+    Raises:
+        IntegrityFailed: it is not what was kept.
+    """
+    wrapped = conn.scalar(select(cached.c.wrapped_key).where(cached.c.name == name))
+    if wrapped is None:
+        return b""
+    conn.execute(update(cached).where(cached.c.name == name).values(used_ms=now_ms))
+    key = unseal(node_key, wrapped[:12], wrapped[12:], b"cached\0" + name.encode())
+    try:
+        sealed = _path(folder, name).read_bytes()
+    except FileNotFoundError:
+        raise IntegrityFailed(f"the file of cached {name} is gone") from None
+    return unseal(key, _ONCE, sealed, name.encode())
+
+
+def forget_source(conn: Connection, folder: Path, source: bytes) -> None:
+    """Destroy what was made from a dataset: the keys first, then the files."""
+    _forget(conn, folder, list(conn.scalars(select(cached.c.name).where(cached.c.source == source))))
+
+
+def _forget(conn: Connection, folder: Path, names: list[str]) -> None:
+    conn.execute(delete(cached).where(cached.c.name.in_(names)))
+    for name in names:
+        _path(folder, name).unlink(missing_ok=True)  # noise already, without its key
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.sealed"
