@@ -10,6 +10,9 @@ _NAMES = {
     "rr22": "psi.rr22",
     "ecdh-x25519": "psi.ecdh",
     "ecdh-sm2": "psi.ecdh",
+    "prepared-sm2": "psi.ecdh",
+    "count-sm2": "psi.ecdh",
+    "loads-sm2": "psi.ecdh",
     "aby3": "mpc.aby3",
     "partial-sums": "mpc.scorecard",
 }

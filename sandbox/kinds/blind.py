@@ -10,18 +10,17 @@ Stops before anything is decrypted, and before any ciphertext is sent, if fewer 
 
 from __future__ import annotations
 
-import secrets
 from typing import Final
 
 import numpy as np
 
-from sandbox.errors import InvalidSpec, PartyFailed, ProtocolFailed
-from sandbox.kinds import cells
+from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.kinds import cells, sealed
 from sandbox.kinds.alignment import digests_of
 from sandbox.kinds.cells import Shape
 from sandbox.kinds.kind import Task
 from sandbox.model import PartyRole, PsiSpec, Scenario, Statistic
-from sandbox.mpc.packing import Column, Layout
+from sandbox.mpc.packing import Layout
 from sandbox.mpc.paillier import KEY_BITS, PrivateKey, PublicKey
 from sandbox.psi.contract import Role, Terms
 from sandbox.psi.counting import count
@@ -76,7 +75,7 @@ def told_size(task: Task, size: int | None) -> int:
 def find_sums(task: Task, spec: PsiSpec) -> int:
     """Return the size, and leave both sides' shares of the totals."""
     made = shape(spec, task.scenario)
-    layout = _layout(made, min(task.rows.values()))
+    layout = sealed.row_layout(made, min(task.rows.values()), BITS)
     minimum = max(1, *(rule.min_group for rule in task.plan.outputs))
     if task.role is PartyRole.LEFT:
         return _collect(task, layout, minimum)
@@ -85,12 +84,7 @@ def find_sums(task: Task, spec: PsiSpec) -> int:
 
 def _collect(task: Task, layout: Layout, minimum: int) -> int:
     right = task.party(PartyRole.RIGHT)
-    try:
-        key = PublicKey.from_bytes(task.receive(right, "key"))
-    except InvalidSpec as error:
-        raise ProtocolFailed(str(error), tell="sent a key that is none", party=right, stage="compute") from None
-    if key.bits != BITS:
-        raise PartyFailed(tell="uses a key of another size than planned", party=right, stage="compute")
+    key = sealed.take_key(task, right, BITS)
     total = b""
 
     def take(loads: bytes) -> None:
@@ -112,8 +106,8 @@ def _collect(task: Task, layout: Layout, minimum: int) -> int:
         scratch=task.workspace.path,
         threads=task.cores,
     )
-    hiding = b"".join(secrets.randbelow(key.n).to_bytes(key.size, "big") for _ in range(layout.parts))
-    task.send(right, "masked", key.add_plain(total, hiding))
+    hidden, hiding = sealed.hide(key, total)
+    task.send(right, "masked", hidden)
     task.keep("hiding", hiding)
     task.keep("key", key.to_bytes())
     return told_size(task, size)
@@ -122,8 +116,7 @@ def _collect(task: Task, layout: Layout, minimum: int) -> int:
 def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> int:
     left = task.party(PartyRole.LEFT)
     digests, rows = digests_of(task)
-    values, present = cells.prepare(task.table(task.fields), made.wanted)
-    added = np.stack([*values, *(mask.astype(np.int64) for mask in present)], axis=1)[rows]
+    added = sealed.rows_of(*cells.prepare(task.table(task.fields), made.wanted))[rows]
     with PrivateKey.from_bytes(task.paillier_key) as key:
         task.send(left, "key", key.public.to_bytes())
         send_loads(
@@ -138,9 +131,7 @@ def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> int:
             scratch=task.workspace.path,
             threads=task.cores,
         )
-        masked = task.receive(left, "masked")
-        if len(masked) != 2 * key.public.size * layout.parts:
-            raise ProtocolFailed("another number of ciphertexts came than agreed", party=left, stage="compute")
+        masked = sealed.checked(key.public, task.receive(left, "masked"), layout.parts, left)
         task.keep(f"share-for-{left}", key.decrypt(masked))
     return told_size(task, None)
 
@@ -148,27 +139,13 @@ def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> int:
 def open_sums(task: Task, spec: PsiSpec, size: int) -> tuple[list[list[int]], list[list[int]]]:
     """Return, at the left, the numbers of rows with each column, and the sums."""
     made = shape(spec, task.scenario)
-    layout = _layout(made, min(task.rows.values()))
+    layout = sealed.row_layout(made, min(task.rows.values()), BITS)
     right = task.party(PartyRole.RIGHT)
     key = PublicKey.from_bytes(task.artefact(task.plan.job_id, "key"))
     hiding, masked = (task.artefact(task.plan.job_id, name) for name in ("hiding", f"share-from-{right}"))
-    if len(masked) != len(hiding):
-        raise ProtocolFailed("the two shares differ in length", party=right, stage="reveal")
-    plain = b"".join(
-        (
-            (int.from_bytes(masked[at : at + key.size], "big") - int.from_bytes(hiding[at : at + key.size], "big"))
-            % key.n
-        ).to_bytes(key.size, "big")
-        for at in range(0, len(hiding), key.size)
-    )
+    plain = sealed.join(key, masked, hiding, right)
     opened = [[int(value)] for value in layout.unpack(plain, size, 1)[0]]
     return opened[len(made.bounds) :], opened[: len(made.bounds)]
-
-
-def _layout(made: Shape, most: int) -> Layout:
-    columns = [Column(f"s{n}", min(low, 0), max(high, 0)) for n, (low, high) in enumerate(made.bounds)]
-    columns += [Column(f"n{n}", 0, 1) for n in range(made.counts)]
-    return Layout.fitting(columns, max(most, 1), key_bits=BITS, lanes=1)
 
 
 def _terms(task: Task) -> Terms:

@@ -301,7 +301,7 @@ def _statistic(one: Wanted, n: int, total: int, squares: int = 0) -> float | Non
 
 def _places(one: Wanted) -> int:
     declared = (one.value.places if one.value else 0) + (one.weight.places if one.weight else 0)
-    extra = {Statistic.MEAN: 4, Statistic.VARIANCE: declared + 4}
+    extra = {Statistic.MEAN: 3, Statistic.VARIANCE: declared + 3}
     return declared + extra.get(one.measure.statistic, 0)
 
 

@@ -50,7 +50,7 @@ MAX_FACTOR: Final = (1 << 64) - 1
 _SHORTEST: Final = {2048: 224, 3072: 256}  # bits of an exponent
 _PUBLIC, _PRIVATE = b"PPK1", b"PSK1"
 _HEAD: Final = 8  # bytes
-_TABLES: Final = 2  # keys whose tables are kept, some 50 to 130 MiB each
+_TABLES: Final = 2  # keys whose tables are kept, some 20 to 130 MiB each
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,11 @@ import gmpy2
 import numpy as np
 from gmpy2 import mpz
 
-from sandbox.crypto.modexp import FixedBase, Modulus
+from sandbox.crypto.modexp import BACKEND, FixedBase, Modulus
 
 OnSlice: TypeAlias = Callable[[int], None]
 
-FEW: Final = 64  # powers that cost less one by one than a table of the base does
+FEW: Final = 24 if BACKEND == "ifma" else 96  # powers that are not worth the time and memory of a table
 CHUNK: Final = 4096  # numbers worked on at a time
 
 

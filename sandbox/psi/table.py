@@ -54,13 +54,18 @@ def read(path: Path, digests: Digests) -> Positions:
         ProtocolFailed: the file is damaged, or names rows that are not in ``digests``.
     """
     lines = lines_of(path)
-    digits = lines[:, 33:41].astype(np.int64) - _ZERO
-    if bool(((digits < 0) | (digits > 9)).any()):
+    digits = lines[:, 33:41] - np.uint8(_ZERO)
+    if bool((digits > 9).any()):  # what was below zero has wrapped around
         raise ProtocolFailed("the engine's answer has a row number that is no number")
-    positions: Positions = digits @ 10 ** np.arange(7, -1, -1, dtype=np.int64)
+    positions: Positions = np.zeros(len(lines), np.int64)
+    for place in range(8):
+        positions *= 10
+        positions += digits[:, place]
     if bool((positions >= len(digests)).any()):
         raise ProtocolFailed("the engine's answer names a row it was not given")
-    if len(np.unique(positions)) != len(positions):
+    named = np.zeros(len(digests), np.bool_)
+    named[positions] = True
+    if np.count_nonzero(named) != len(positions):
         raise ProtocolFailed("the engine's answer names a row twice")
     for first in range(0, len(positions), _BLOCK):
         part = slice(first, first + _BLOCK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sandbox.catalog.formats import KeyFormat, WhenInvalid
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import Field, FieldType, Grade, Schema
 
@@ -24,6 +25,14 @@ def field(name: str, type_: FieldType = FieldType.STRING) -> Field:
 
 def schema(columns: Mapping[str, FieldType], key: Sequence[str] = ("id",)) -> Schema:
     return Schema(tuple(field(name, type_) for name, type_ in columns.items()), tuple(key))
+
+
+def keyed(**columns: tuple[FieldType, KeyFormat] | tuple[FieldType, KeyFormat, WhenInvalid]) -> Schema:
+    """A schema whose columns are its key."""
+    fields = [replace(field(name, type_), format=form) for name, (type_, form, *_) in columns.items()]
+    kept = {name for name, said in columns.items() if said[2:] == (WhenInvalid.KEEP,)}
+    fields = [replace(one, invalid=WhenInvalid.KEEP) if one.name in kept else one for one in fields]
+    return Schema(tuple(fields), tuple(columns))
 
 
 EVERY_TYPE = schema(

@@ -30,6 +30,7 @@ INVISIBLE = {
     )
     for code in range(first, last + 1)
 }
+VANISH = BLANKS | HYPHENS | INVISIBLE
 DOTS = set("•‧∙⋅⸱・")
 CREDIT = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 ASCII_UPPER = str.maketrans(string.ascii_lowercase, string.ascii_uppercase)
@@ -63,7 +64,7 @@ def _nfkc(text: str) -> str:
 
 
 def _bare(text: str, more: str = "") -> str:
-    return "".join(c for c in text if c not in BLANKS | HYPHENS | INVISIBLE and c not in more)
+    return "".join(c for c in text if c not in VANISH and c not in more)
 
 
 def _digits(text: str) -> bool:
@@ -71,7 +72,7 @@ def _digits(text: str) -> bool:
 
 
 def _name(text: str) -> str:
-    text = "".join(c for c in text if c not in BLANKS | INVISIBLE)
+    text = "".join(c for c in text if c not in VANISH or c in HYPHENS)
     text = "".join("·" if c in DOTS else c for c in text)
     for place in range(1, len(text)):
         if text[place] == "." and _is_han(text[place - 1]):

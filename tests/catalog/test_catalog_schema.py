@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from catalog_builders import EVERY_TYPE, field, schema
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.catalog.formats import KeyFormat, WhenInvalid
 from sandbox.catalog.schema import (
+    FORMAT_TYPES,
+    KEY_TYPES,
     Field,
     FieldType,
     Grade,
@@ -49,7 +53,8 @@ names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_si
 )
 def test_the_canonical_form_reads_back(fields: list[Field]) -> None:
     key = Field("\N{CIRCLED NUMBER EIGHTY ON BLACK SQUARE}", FieldType.DATE, "m", "元", Grade.L4, "x", Decimal("0.250"))
-    whole = Schema((*fields, key), (key.name,))
+    other = replace(key, name="\N{SNOWMAN}", type=FieldType.STRING, format=KeyFormat.PHONE, invalid=WhenInvalid.KEEP)
+    whole = Schema((*fields, key, other), (other.name, key.name))
     again = parse_schema(schema_bytes(whole))
     assert again == whole
     assert schema_digest(again) == schema_digest(whole)
@@ -64,13 +69,20 @@ def test_the_digest_covers_every_member() -> None:
         text(grade="L4"),
         text(masking="x"),
         text(price_coefficient="0.5"),
+        text(format="id_number"),
+        text(format="id_number", invalid="keep"),
+        text(format="phone"),
+        text(format="phone", invalid="keep"),
+        text(format="name"),
+        text(format="credit_code"),
         json.dumps({"key": ["id"], "fields": [GOOD, GOOD | {"name": "b"}]}).encode(),
         json.dumps({"key": ["b"], "fields": [GOOD, GOOD | {"name": "b"}]}).encode(),
         json.dumps({"key": ["b"], "fields": [GOOD | {"name": "b"}, GOOD]}).encode(),
     ]
     digests = {schema_digest(parse_schema(data)) for data in changes} | {schema_digest(base)}
     assert len(digests) == len(changes) + 1
-    assert schema_digest(parse_schema(text(price_coefficient="1.000"))) == schema_digest(base)
+    for same in (text(price_coefficient="1.000"), text(format="text"), text(format="text", invalid="refuse")):
+        assert schema_digest(parse_schema(same)) == schema_digest(base)
 
 
 def test_the_digest_is_what_approvals_were_given_for() -> None:
@@ -78,6 +90,32 @@ def test_the_digest_is_what_approvals_were_given_for() -> None:
         b'{"fields":[{"grade":"L3","masking":"","meaning":"\\u8eab\\u4efd\\u8bc1\\u53f7","name":"id",'
         b'"price_coefficient":"1","type":"string","unit":""}],"key":["id"]}'
     )
+    assert schema_bytes(parse_schema(text(format="phone", invalid="keep", meaning="x"))) == (
+        b'{"fields":[{"format":"phone","grade":"L3","invalid":"keep","masking":"","meaning":"x","name":"id",'
+        b'"price_coefficient":"1","type":"string","unit":""}],"key":["id"]}'
+    )
+
+
+def test_the_key_has_its_formats_in_its_own_order() -> None:
+    fields = [GOOD | {"name": "a"}, GOOD | {"name": "b", "format": "phone"}, GOOD | {"name": "c", "format": "name"}]
+    read = parse_schema(json.dumps({"key": ["c", "a", "b"], "fields": fields}).encode())
+    assert [field.name for field in read.key_fields] == ["c", "a", "b"]
+    assert read.key_formats == (KeyFormat.NAME, KeyFormat.TEXT, KeyFormat.PHONE)
+    assert {field.invalid for field in read.fields} == {WhenInvalid.REFUSE}
+
+
+@pytest.mark.parametrize("form", KeyFormat)
+@pytest.mark.parametrize("type_", FieldType)
+def test_a_format_is_refused_for_types_that_cannot_have_it(form: KeyFormat, type_: FieldType) -> None:
+    data = text(format=form.value, type=type_.value)
+    if type_ in FORMAT_TYPES[form]:
+        assert parse_schema(data).key_formats == (form,)
+        return
+    with pytest.raises(InvalidSpec) as caught:
+        parse_schema(data)
+    assert "'id'" in str(caught.value) and type_.value in str(caught.value)
+    if type_ in KEY_TYPES:
+        assert f"the format {form.value} needs string" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +148,22 @@ def test_the_digest_is_what_approvals_were_given_for() -> None:
         (text(price_coefficient="much"), "field 'id': price_coefficient is not a number"),
         (text(price_coefficient=True), "field 'id': price_coefficient is not a number"),
         (text(type="decimal"), "key field 'id' is a decimal"),
+        (text(format="passport"), "field 'id': format is not one of text, id_number, phone, name, credit_code"),
+        (text(format=7), "field 'id': format is not a text"),
+        (text(format=["phone"]), "field 'id': format is not a text"),
+        (text(format="phone", invalid="drop"), "field 'id': invalid is not one of refuse, keep"),
+        (text(invalid="keep"), "field 'id': every value is a valid text"),
+        (text(format="name", invalid="keep"), "field 'id': every value is a valid name"),
+        (text(format="id_number", type="integer"), "the format id_number needs string"),
+        (text(format="phone", type="date"), "the format phone needs string or integer"),
+        (
+            json.dumps({"key": ["id"], "fields": [GOOD, GOOD | {"name": "b", "format": "phone"}]}).encode(),
+            "field 'b' has the format phone and is not in the key",
+        ),
+        (
+            json.dumps({"key": ["id"], "fields": [GOOD, GOOD | {"name": "b", "invalid": "keep"}]}).encode(),
+            "field 'b': every value is a valid text",
+        ),
         (json.dumps({"key": [], "fields": [GOOD]}).encode(), "names no field"),
         (json.dumps({"key": ["id", "id"], "fields": [GOOD]}).encode(), "or one twice"),
         (json.dumps({"key": ["b"], "fields": [GOOD]}).encode(), "'b', which is not a field"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import unicodedata
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
 import phonenumbers
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from key_reference import REFERENCES, check_digit, credit_check, plain
 
@@ -24,7 +25,7 @@ CASES = VECTORS["cases"]
 MAINLAND = [("1", 11), ("10", 10), ("26", 10), ("300", 10), ("300", 11), ("400", 10), ("800", 10)]
 
 
-def spelled(values: list[str | None], form: KeyFormat) -> list[tuple[str | None, bool]]:
+def spelled(values: Sequence[str | None], form: KeyFormat) -> list[tuple[str | None, bool]]:
     found = spell(pa.array(values, pa.string()), form)
     return list(zip(found.text.to_pylist(), found.valid.tolist(), strict=True))
 
@@ -104,7 +105,7 @@ PARTS = st.sampled_from(
     [*"甲乙aZß.·•‧∙⋅⸱・･ éüσςÐÿﬁｱĳſжꙊ", "\u0387", "\u0308", "\uf900", "\U00020000", "\ufe00", "\u1680", "\x0b"]
 )
 WRITTEN = {
-    KeyFormat.TEXT: PARTS.flatmap(lambda _: st.lists(PARTS, max_size=6).map("".join)),
+    KeyFormat.TEXT: st.lists(PARTS, max_size=6).map("".join),
     KeyFormat.NAME: st.lists(PARTS, max_size=6).map("".join),
     KeyFormat.ID_NUMBER: scribbled(id_numbers()),
     KeyFormat.PHONE: scribbled(phones()),
@@ -114,6 +115,7 @@ anything = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 @pytest.mark.parametrize("form", KeyFormat)
+@settings(deadline=None)
 @given(data=st.data())
 def test_it_equals_the_plain_reference(form: KeyFormat, data: st.DataObject) -> None:
     values = data.draw(st.lists(st.one_of(st.none(), WRITTEN[form]), max_size=12))
@@ -125,6 +127,7 @@ def test_it_equals_the_plain_reference(form: KeyFormat, data: st.DataObject) -> 
 
 
 @pytest.mark.parametrize("form", KeyFormat)
+@settings(deadline=None)
 @given(data=st.data())
 def test_spelling_twice_changes_nothing(form: KeyFormat, data: st.DataObject) -> None:
     values = data.draw(st.lists(st.one_of(anything, WRITTEN[form]), max_size=12))
@@ -132,30 +135,37 @@ def test_spelling_twice_changes_nothing(form: KeyFormat, data: st.DataObject) ->
     assert spelled([text for text, _ in once], form) == once
 
 
-@pytest.mark.parametrize("form", KeyFormat)
-@pytest.mark.parametrize(
-    ("before", "behind"), [("", ""), ("甲", "乙"), ("1380013", "8000"), ("99000019900101", "1239")]
-)
-def test_no_character_is_spelled_otherwise_the_second_time(form: KeyFormat, before: str, behind: str) -> None:
-    every = [before + chr(code) + behind for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    first = spell(pa.array(every, pa.string()), form)
-    again = spell(first.text, form)
-    assert again.text.equals(first.text)
-    assert (again.valid == first.valid).all()
+VALID = {"id_number": "990000199001011239", "phone": "13800138000", "credit_code": "91990000MA0000001B"}
+# Without what is many and alike: the syllables of Hangul, Han characters that stand for themselves, private use.
+EVERY = [
+    chr(code)
+    for code in range(0xF0000)
+    if not (0x3400 <= code < 0xA000 or 0xAC00 <= code < 0xF900 or 0x20000 <= code < 0xE0000)
+]
 
 
 @pytest.mark.parametrize("form", KeyFormat)
-def test_every_character_that_may_vanish_is_one_of_those_documented(form: KeyFormat) -> None:
-    """All of Unicode against the reference, in the middle of what would be valid without it."""
-    body = {"id_number": "990000199001011239", "phone": "13800138000", "credit_code": "91990000MA0000001B"}
-    valid = body.get(form.value, "甲乙")
-    assigned = [code for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
+def test_no_character_is_spelled_otherwise_the_second_time(form: KeyFormat) -> None:
+    valid = VALID.get(form.value, "甲乙")
+    for before, behind in (("", ""), (valid[:1], valid[1:])):
+        first = spell(pa.array([before + character + behind for character in EVERY], pa.string()), form)
+        again = spell(first.text, form)
+        assert again.text.equals(first.text)
+        assert (again.valid == first.valid).all()
+
+
+@pytest.mark.parametrize("form", KeyFormat)
+def test_every_character_is_treated_as_the_reference_does(form: KeyFormat) -> None:
+    """In the middle of what is valid without it: what vanishes, and nothing else."""
+    valid = VALID.get(form.value, "甲乙")
+    kinds = {character: unicodedata.category(character) for character in EVERY}
+    known = [c for c, kind in kinds.items() if kind != "Cn" and (kind != "Lo" or unicodedata.normalize("NFKC", c) != c)]
     if form is KeyFormat.NAME:  # letters beyond may get a capital in a later version of Unicode
-        assigned = [code for code in assigned if code <= 0x17F or unicodedata.category(chr(code))[0] != "L"]
-    values = [valid[:1] + chr(code) + valid[1:] for code in assigned]
-    found = spelled(list(values), form)
-    wrong = [hex(code) for code, value, one in zip(assigned, values, found, strict=True) if one != plain(value, form)]
-    assert not wrong
+        known = [c for c in known if c <= "\u017f" or kinds[c][0] != "L"]
+    values = [valid[:1] + character + valid[1:] for character in known]
+    found = spelled(values, form)
+    assert len(known) > 8000
+    assert [ascii(v) for v, one in zip(values, found, strict=True) if one != plain(v, form)] == []
 
 
 def test_references_cover_every_format() -> None:
@@ -175,14 +185,14 @@ def test_old_and_new_identity_numbers_of_a_person_meet() -> None:
     new = [number for number in made_up_ids(5000, seed=4).to_pylist() if number[6:8] == "19" and number[14:17] < "996"]
     old = [number[:6] + number[8:17] for number in new]
     assert len(new) > 3000
-    assert spelled(list(old), KeyFormat.ID_NUMBER) == [(number, True) for number in new]
+    assert spelled(old, KeyFormat.ID_NUMBER) == [(number, True) for number in new]
 
 
 @pytest.mark.parametrize("place", range(18))
 def test_one_wrong_digit_of_an_identity_number_is_noticed(place: int) -> None:
     number = "99000019900101005X"
     changed = [number[:place] + other + number[place + 1 :] for other in "0123456789X" if other != number[place]]
-    assert spelled(list(changed), KeyFormat.ID_NUMBER) == [(other, False) for other in changed]
+    assert spelled(changed, KeyFormat.ID_NUMBER) == [(other, False) for other in changed]
 
 
 def test_every_day_of_the_calendar_and_no_other_is_a_birthday() -> None:
@@ -195,10 +205,10 @@ def test_every_day_of_the_calendar_and_no_other_is_a_birthday() -> None:
 
 
 def test_telephone_numbers_stored_as_numbers_meet_those_stored_as_text() -> None:
-    numbers = pa.array([13800138000, 8613800138000, 1088888888, -13800138000, None])
+    numbers = pa.array([13800138000, 8613800138000, 1088888888, None])
     found = spell(numbers, KeyFormat.PHONE)
-    assert found.text.to_pylist() == ["+8613800138000", "+8613800138000", "1088888888", "-13800138000", None]
-    assert found.valid.tolist() == [True, True, False, False, False]
+    assert found.text.to_pylist() == ["+8613800138000", "+8613800138000", "1088888888", None]
+    assert found.valid.tolist() == [True, True, False, False]
 
 
 def test_what_the_library_for_telephone_numbers_writes_means_the_same_to_it_and_us() -> None:
@@ -220,9 +230,10 @@ def test_what_the_library_for_telephone_numbers_writes_means_the_same_to_it_and_
     assert spelled(written, KeyFormat.PHONE) == wanted
 
 
+@settings(deadline=None)
 @given(st.lists(phones(), min_size=1, max_size=12))
 def test_the_library_for_telephone_numbers_does_not_contradict(written: list[str]) -> None:
-    for text, (ours, valid) in zip(written, spelled(list(written), KeyFormat.PHONE), strict=True):
+    for text, (ours, valid) in zip(written, spelled(written, KeyFormat.PHONE), strict=True):
         try:
             theirs = phonenumbers.parse(text, "CN")
         except phonenumbers.NumberParseException:

@@ -31,8 +31,8 @@ def on_sm2(count: int) -> list[bytes]:
 
 
 GROUPS = {
-    "x25519": SimpleNamespace(engine=ecdh, points=on_x25519, element=32, echo=32),
-    "sm2": SimpleNamespace(engine=ecdh_sm2, points=on_sm2, element=33, echo=16),
+    "x25519": SimpleNamespace(name="x25519", engine=ecdh, points=on_x25519, element=32, echo=32),
+    "sm2": SimpleNamespace(name="sm2", engine=ecdh_sm2, points=on_sm2, element=33, echo=16),
 }
 
 
@@ -124,9 +124,7 @@ def test_results_that_disagree_are_no_result(group, learner):
 def test_echoes_in_another_order_are_found_out_where_both_learn(group, monkeypatch):
     # One side multiplies as it should, and returns the elements reversed: its peer would take wrong rows.
     left, right = sets(40, 40, 20)
-    again = {"x25519": ecdh._Curve25519, "sm2": ecdh_sm2._Sm2}[
-        next(name for name, one in GROUPS.items() if one is group)
-    ]
+    again = {"x25519": ecdh._Curve25519, "sm2": ecdh_sm2._Sm2}[group.name]
     real, first = again.again, threading.Lock()
 
     def reversing(self: Any, elements: bytes) -> bytes:
@@ -248,6 +246,28 @@ def test_elements_are_fresh_in_every_run_and_echoes_are_short(group):
     ]
     firsts = [set(cut(run[0][1], group.element)) for run in runs]
     assert len(firsts[0] | firsts[1]) == 60
+
+
+@pytest.mark.parametrize("bucket", [EVERYTHING, Bucket(1, 3)])
+def test_keys_and_padding_go_out_shuffled(group, monkeypatch, bucket):
+    left, right = sets(300, 1, 0)
+    kind, seen = {"x25519": ecdh._Curve25519, "sm2": ecdh_sm2._Sm2}[group.name], list[list[bytes]]()
+    real = kind.blind
+
+    def looking(self: Any, some: Any) -> bytes:
+        seen.append([bytes(row) for row in some])
+        return real(self, some)
+
+    monkeypatch.setattr(kind, "blind", looking)
+    mine = [bytes(row) for row in digests(left) if number_of(row[None], bucket.of)[0] == bucket.number]
+    for _ in range(2):
+        said(group, left, right, None, bucket)
+    runs = [names for names in seen if len(names) > 1]
+    for names in runs:
+        assert len(set(names)) == len(names) == padded_size(300, bucket.of) and set(mine) <= set(names)
+        places = [names.index(name) for name in mine]
+        assert places != sorted(places)
+    assert [name for name in runs[0] if name in mine] != [name for name in runs[1] if name in mine]
 
 
 @pytest.mark.parametrize("learner", [None, Role.LEFT])

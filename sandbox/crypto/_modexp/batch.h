@@ -26,9 +26,16 @@ static void load_row(limb *out, const uint8_t *from, size_t count, const struct 
     load_numbers(out, places, m);
 }
 
+/* The same number in all lanes. */
+static void set_same(limb *out, const uint64_t *number, const struct modulus *m)
+{
+    for (size_t i = 0; i < m->limbs; i++)
+        out[i] = broadcast(number[i]);
+}
+
 struct product {
     struct columns columns;
-    limb left[MAX_LIMBS], right[MAX_LIMBS];
+    limb left[MAX_LIMBS], right[MAX_LIMBS], square[MAX_LIMBS];
 };
 
 int modexp_multiply(const struct modulus *m, const uint8_t *left, const uint8_t *right, size_t count, uint8_t *out)
@@ -37,13 +44,14 @@ int modexp_multiply(const struct modulus *m, const uint8_t *left, const uint8_t 
 
     if (work == NULL)
         return -1;
+    set_same(work->square, m->square, m);
     for (size_t done = 0; done < count; done += LANES) {
         size_t here = at_most(count - done, LANES);
 
         load_row(work->left, left + m->size * done, here, m);
         load_row(work->right, right + m->size * done, here, m);
         multiply(work->left, work->left, work->right, m, &work->columns);
-        multiply_same(work->left, work->left, m->square, m, &work->columns);
+        multiply(work->left, work->left, work->square, m, &work->columns);
         subtract_modulus(work->left, m, work->right);
         store_numbers(out + m->size * done, work->left, here, m);
     }
@@ -121,19 +129,11 @@ static void choose(struct exponentiation *work, uint64_t digit, size_t limbs)
     }
 }
 
-static void set_same(limb *out, const uint64_t *number, const struct modulus *m)
-{
-    for (size_t i = 0; i < m->limbs; i++)
-        out[i] = broadcast(number[i]);
-}
-
 /* Out of Montgomery's form, and out. */
 static void give_out(uint8_t *out, limb *numbers, size_t count, const struct modulus *m, limb *space,
                      struct columns *columns)
 {
-    static const uint64_t unit[MAX_LIMBS] = {1};
-
-    multiply_same(numbers, numbers, unit, m, columns);
+    leave(numbers, numbers, m, columns);
     subtract_modulus(numbers, m, space);
     store_numbers(out, numbers, count, m);
 }
@@ -150,12 +150,13 @@ int modexp_power(const struct modulus *m, const uint8_t *elements, size_t count,
 
         load_row(work->chosen, elements + m->size * done, here, m);
         set_same(work->powers[0], m->one, m);
-        multiply_same(work->powers[1], work->chosen, m->square, m, &work->columns);
+        set_same(work->result, m->square, m);
+        multiply(work->powers[1], work->chosen, work->result, m, &work->columns);
         for (size_t i = 2; i < POWERS; i += 2) {
             square(work->powers[i], work->powers[i / 2], m, &work->columns);
             multiply(work->powers[i + 1], work->powers[i], work->powers[1], m, &work->columns);
         }
-        set_same(work->result, m->one, m);
+        memcpy(work->result, work->powers[0], sizeof work->result);
         for (size_t left = (8 * exponent_size + POWER_WINDOW - 1) / POWER_WINDOW, first = left; left-- > 0;) {
             choose(work, digit_at(exponent, exponent_size, POWER_WINDOW * left, POWER_WINDOW), m->limbs);
             if (left + 1 == first) {

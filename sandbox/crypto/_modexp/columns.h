@@ -18,7 +18,7 @@ static inline limb broadcast(uint64_t value)
     return (limb)_mm512_set1_epi64((long long)value);
 }
 
-static inline limb load(limb value)
+static inline limb same(limb value)
 {
     return value;
 }
@@ -54,8 +54,8 @@ static inline limb load(limb value)
             t[count + k] = sum[k];                                                                                     \
     }
 
-SWEEP(sweep, limb, load)
-SWEEP(sweep_same, uint64_t, broadcast) /* the other factor is the same number in every lane */
+SWEEP(sweep, limb, same)
+SWEEP(sweep_modulus, uint64_t, broadcast)
 
 /* The columns of half + half limbs of a, carried; what does not fit is returned as 0 or all ones. */
 static inline limb add_halves(limb *sum, const limb *a, size_t half)
@@ -181,7 +181,7 @@ static void reduce_columns(limb *r, limb *t, const struct modulus *m)
 
     for (size_t i = 0; i < m->limbs; i += BLOCK) {
         find_quotient(t + i, quotient, m->n, m->inverse);
-        sweep_same(t + i + BLOCK, quotient, m->n + BLOCK, m->limbs - BLOCK, m->limbs);
+        sweep_modulus(t + i + BLOCK, quotient, m->n + BLOCK, m->limbs - BLOCK, m->limbs);
     }
     t += m->limbs;
     for (size_t i = 0; i < m->limbs; i++) {
@@ -211,11 +211,11 @@ static void square(limb *r, const limb *a, const struct modulus *m, struct colum
     reduce_columns(r, work->t, m);
 }
 
-/* r = a b / R, where b is the same in every lane */
-static void multiply_same(limb *r, const limb *a, const uint64_t *b, const struct modulus *m, struct columns *work)
+/* r = a / R: out of Montgomery's form */
+static void leave(limb *r, const limb *a, const struct modulus *m, struct columns *work)
 {
-    for (size_t i = 0; i < m->limbs; i += BLOCK)
-        sweep_same(work->t + i, a + i, b, m->limbs, i ? m->limbs : 0);
+    memcpy(work->t, a, m->limbs * sizeof(limb));
+    memset(work->t + m->limbs, 0, m->limbs * sizeof(limb));
     reduce_columns(r, work->t, m);
 }
 

@@ -12,10 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sandbox.crypto._modexp.slices import OnSlice, Part, join
+from sandbox.crypto._modexp.slices import LANES, OnSlice, Part, join
 
 RUN: Final = 64  # elements of a run at most: one in so many is worked on again
-LANES: Final = 16  # runs that are best done together
 
 Places = NDArray[np.int64]
 # Called with elements, the order in which they are taken, and where in the order each run begins and the last one ends.

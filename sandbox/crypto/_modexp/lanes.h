@@ -40,44 +40,47 @@ static void transpose(limb row[LANES])
     }
 }
 
-/* The limbs of the chunk that ends `end` bytes behind the first; what lies before the first byte is zero. */
-static limb load_chunk(const uint8_t *from, ptrdiff_t end)
+/* The limbs of a chunk that lies in memory as a whole. */
+static inline limb load_chunk(const uint8_t *from)
 {
-    uint8_t first[CHUNK] = {0};
     const limb shifts = {0, 4, 0, 4, 0, 4, 0, 4};
-
-    if (end <= 0)
-        return zeros[0];
-    if (end < CHUNK) {
-        memcpy(first + CHUNK - end, from, (size_t)end);
-        from = first, end = CHUNK;
-    }
-    __m512i bytes = _mm512_maskz_loadu_epi8((UINT64_C(1) << CHUNK) - 1, from + end - CHUNK);
+    __m512i bytes = _mm512_maskz_loadu_epi8((UINT64_C(1) << CHUNK) - 1, from);
     limb spread = (limb)_mm512_permutexvar_epi8(_mm512_load_si512(LIMBS_FROM_BYTES), bytes);
+
     return (spread >> shifts) & LIMB_MASK;
 }
 
-static void store_chunk(uint8_t *to, ptrdiff_t end, limb limbs)
+static inline void store_chunk(uint8_t *to, limb limbs)
 {
-    uint8_t first[CHUNK];
     __m512i odd = _mm512_unpackhi_epi64((__m512i)limbs, (__m512i)limbs);
     __m512i low = _mm512_or_si512((__m512i)limbs, _mm512_slli_epi64(odd, LIMB_BITS));
     __m512i pairs = _mm512_mask_srli_epi64(low, 0xaa, odd, 64 - LIMB_BITS);
     __m512i bytes = _mm512_permutexvar_epi8(_mm512_load_si512(BYTES_FROM_PAIRS), pairs);
 
-    _mm512_mask_storeu_epi8(end < CHUNK ? first : to + end - CHUNK, (UINT64_C(1) << CHUNK) - 1, bytes);
-    if (end > 0 && end < CHUNK)
-        memcpy(to, first + CHUNK - end, (size_t)end);
+    _mm512_mask_storeu_epi8(to, (UINT64_C(1) << CHUNK) - 1, bytes);
 }
 
-/* One number a lane, each from its own place. */
+/* One number a lane, each from its own place. The chunk with the first byte may have less, the last may have none. */
 static void load_numbers(limb *out, const uint8_t *const from[LANES], const struct modulus *m)
 {
+    size_t left = m->size;
+
     for (size_t at = 0; at < m->limbs; at += LANES) {
+        uint8_t padded[LANES][CHUNK];
         limb row[LANES];
 
-        for (size_t lane = 0; lane < LANES; lane++)
-            row[lane] = load_chunk(from[lane], (ptrdiff_t)m->size - (ptrdiff_t)(at / LANES * CHUNK));
+        if (left >= CHUNK) {
+            left -= CHUNK;
+            UNROLL(LANES) for (size_t lane = 0; lane < LANES; lane++)
+                row[lane] = load_chunk(from[lane] + left);
+        } else {
+            memset(padded, 0, sizeof padded);
+            for (size_t lane = 0; lane < LANES; lane++) {
+                memcpy(padded[lane] + CHUNK - left, from[lane], left);
+                row[lane] = load_chunk(padded[lane]);
+            }
+            left = 0;
+        }
         transpose(row);
         for (size_t i = 0; i < LANES && at + i < m->limbs; i++)
             out[at + i] = row[i];
@@ -87,13 +90,25 @@ static void load_numbers(limb *out, const uint8_t *const from[LANES], const stru
 /* The first `count` lanes, one number after another. */
 static void store_numbers(uint8_t *to, const limb *numbers, size_t count, const struct modulus *m)
 {
-    for (size_t at = 0; at < m->limbs; at += LANES) {
+    size_t left = m->size;
+
+    for (size_t at = 0; left > 0; at += LANES) {
+        uint8_t padded[CHUNK];
         limb row[LANES];
 
         for (size_t i = 0; i < LANES; i++)
             row[i] = at + i < m->limbs ? numbers[at + i] : zeros[0];
         transpose(row);
-        for (size_t lane = 0; lane < count; lane++)
-            store_chunk(to + m->size * lane, (ptrdiff_t)m->size - (ptrdiff_t)(at / LANES * CHUNK), row[lane]);
+        if (left >= CHUNK) {
+            left -= CHUNK;
+            for (size_t lane = 0; lane < count; lane++)
+                store_chunk(to + m->size * lane + left, row[lane]);
+        } else {
+            for (size_t lane = 0; lane < count; lane++) {
+                store_chunk(padded, row[lane]);
+                memcpy(to + m->size * lane, padded + CHUNK - left, left);
+            }
+            left = 0;
+        }
     }
 }

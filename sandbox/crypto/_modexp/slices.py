@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final
 
 from sandbox.errors import InvalidSpec
+
+LANES: Final = 16  # elements, or runs of them, that are best done together
 
 OnSlice = Callable[[int], None]
 
@@ -17,6 +20,13 @@ class Part:
 
     work: Callable[[], bytes]
     count: int
+
+
+def cut(length: int, size: int, most: int, threads: int) -> list[tuple[slice, int]]:
+    """Return slices of at most ``most`` elements of ``size`` bytes each, and how many; one a thread if possible."""
+    share = -(-length // (size * LANES * max(threads, 1))) * LANES
+    step = size * max(LANES, min(most, share))
+    return [(slice(at, at + step), min(step, length - at) // size) for at in range(0, length, step)]
 
 
 def join(parts: Sequence[Part], threads: int, on_slice: OnSlice | None) -> bytes:

@@ -40,7 +40,8 @@ int modexp_fill(struct table *t, const uint8_t *base)
     if (work == NULL)
         return -1;
     load_row(work->base, base, 1, m);
-    multiply_same(work->base, work->base, m->square, m, &work->columns);
+    set_same(work->step, m->square, m);
+    multiply(work->base, work->base, work->step, m, &work->columns);
     for (size_t first = 0; first < t->windows; first += LANES) {
         size_t here = at_most(t->windows - first, LANES);
 
@@ -62,23 +63,42 @@ struct look_up {
     limb powers[GROUPS][MAX_LIMBS], chosen[GROUPS][MAX_LIMBS];
 };
 
-/* Ten limbs of the power that each lane's digit asks for: all are read, and one permutation takes eight lanes' limbs
- * out of eight digits'. */
-static void scan(limb out[BLOCK], const limb *powers, size_t octets, limb digit)
+/* Ten limbs of the powers that the lanes of two groups ask for: all are read, and a permutation takes eight lanes'
+ * limbs out of eight digits'. */
+static void scan(limb out0[BLOCK], limb out1[BLOCK], const limb *powers, size_t octets, limb digit0, limb digit1)
 {
-    __m512i inside = (__m512i)(digit % LANES), octet = (__m512i)(digit / LANES);
-    __m512i sum[BLOCK];
+    __m512i inside0 = (__m512i)(digit0 % LANES), inside1 = (__m512i)(digit1 % LANES);
+    __m512i octet0 = (__m512i)(digit0 / LANES), octet1 = (__m512i)(digit1 / LANES);
+    __m512i sum0[BLOCK], sum1[BLOCK];
 
     UNROLL(BLOCK) for (size_t k = 0; k < BLOCK; k++)
-        sum[k] = (__m512i)zeros[0];
+        sum0[k] = sum1[k] = (__m512i)zeros[0];
     for (size_t i = 0; i < octets; i++, powers += BLOCK) {
-        __mmask8 here = _mm512_cmpeq_epi64_mask(octet, (__m512i)broadcast(i));
+        __mmask8 here0 = _mm512_cmpeq_epi64_mask(octet0, (__m512i)broadcast(i));
+        __mmask8 here1 = _mm512_cmpeq_epi64_mask(octet1, (__m512i)broadcast(i));
 
         UNROLL(BLOCK) for (size_t k = 0; k < BLOCK; k++)
-            sum[k] = _mm512_mask_permutexvar_epi64(sum[k], here, inside, (__m512i)powers[k]);
+        {
+            __m512i eight = (__m512i)powers[k];
+            sum0[k] = _mm512_mask_permutexvar_epi64(sum0[k], here0, inside0, eight);
+            sum1[k] = _mm512_mask_permutexvar_epi64(sum1[k], here1, inside1, eight);
+        }
     }
     UNROLL(BLOCK) for (size_t k = 0; k < BLOCK; k++)
-        out[k] = (limb)sum[k];
+    {
+        out0[k] = (limb)sum0[k];
+        out1[k] = (limb)sum1[k];
+    }
+}
+
+/* Ask for a part of a row while there is something else to do: the next scan waits for no memory then. Inline, since
+ * gcc drops calls of a function that does nothing else. */
+static inline __attribute__((always_inline)) void fetch(const uint64_t *row, size_t size, size_t part, size_t parts)
+{
+    const char *from = (const char *)row;
+
+    for (size_t at = size / 64 * part / parts; at < size / 64 * (part + 1) / parts; at++)
+        _mm_prefetch(from + 64 * at, _MM_HINT_T1);
 }
 
 /* Up to GROUPS groups. */
@@ -86,7 +106,8 @@ static void look_up(const struct table *t, const uint8_t *exponents, size_t coun
 {
     const struct modulus *m = &t->modulus;
     size_t size = (t->bits + 7) / 8, groups = (count + LANES - 1) / LANES, octets = t->digits / LANES;
-    limb digits[GROUPS];
+    size_t row_size = m->limbs * t->digits * sizeof(uint64_t);
+    limb digits[GROUPS] = {{0}};
 
     for (size_t window = 0; window < t->windows; window++) {
         for (size_t i = 0; i < groups * LANES; i++)
@@ -95,10 +116,13 @@ static void look_up(const struct table *t, const uint8_t *exponents, size_t coun
         for (size_t first = 0; first < m->limbs; first += BLOCK) {
             const limb *powers = (const limb *)row_of(t, window) + first * octets;
 
-            for (size_t group = 0; group < groups; group++)
-                scan(work->chosen[group] + first, powers, octets, digits[group]);
+            for (size_t group = 0; group < groups; group += 2)
+                scan(work->chosen[group] + first, work->chosen[group + 1] + first, powers, octets, digits[group],
+                     digits[group + 1]);
         }
         for (size_t group = 0; group < groups; group++) {
+            if (window + 1 < t->windows)
+                fetch(row_of(t, window + 1), row_size, group, groups);
             if (window)
                 multiply(work->powers[group], work->powers[group], work->chosen[group], m, &work->columns);
             else

@@ -1,0 +1,195 @@
+"""Totals where one side knows the groups and the other the measures: over an alignment, row by row.
+
+    measure side (key holder)                                       group side
+    one ciphertext a shared row, same sequence ------------------>  adds up by group and hides the sums  (``sealed``)
+    decrypts: its share         <-----------------------------------
+                                                                    its own measures: adds them up by itself
+                        after all grants: one side's share to the recipient's node, which has the other
+
+Neither side ever shows a row: the measure side learns how many shared rows each group has, the group side ciphertexts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.kinds import cells, sealed
+from sandbox.kinds.cells import Codes, Shape
+from sandbox.kinds.counted import Counted
+from sandbox.kinds.kind import Task
+from sandbox.kinds.psi import ALIGNMENT
+from sandbox.model import AggregateSpec, DatasetUse, Party, Scenario
+from sandbox.mpc.paillier import PrivateKey, PublicKey
+
+BATCH: Final = 2048  # rows: a ciphertext each, a mebibyte together
+_OWN: Final = "own-share"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Which of two owners holds the groups, and which measures are the other's."""
+
+    grouping: int  # 0 or 1: place among the owners
+    is_sealed: tuple[bool, ...]  # for each measure: held by the other side
+
+    def shape_of(self, shape: Shape, are_sealed: bool) -> Shape:
+        """Return the table of the measures of one side."""
+        chosen = zip(shape.wanted, self.is_sealed, strict=True)
+        return Shape(shape.dimensions, tuple(one for one, is_sealed in chosen if is_sealed is are_sealed))
+
+    def columns(self, shape: Shape) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the columns of each owner's dataset that are used."""
+        own = tuple(dict.fromkeys((*shape.group_columns, *self.shape_of(shape, False).measure_columns)))
+        both = (own, self.shape_of(shape, True).measure_columns)
+        return both if self.grouping == 0 else (both[1], both[0])
+
+
+def place(shape: Shape, uses: Sequence[DatasetUse]) -> Placed:
+    """Return how a job is shared out between two owners.
+
+    Raises:
+        InvalidSpec: no side has all groups and the other at least one measure.
+    """
+    held = [{*use.fields, use.label} for use in uses]
+    for grouping in (0, 1):
+        own, other = held[grouping], held[1 - grouping]
+        is_sealed = tuple(set(one.columns) <= other for one in shape.wanted)
+        rest = all(is_sealed[n] or set(one.columns) <= own for n, one in enumerate(shape.wanted))
+        if set(shape.group_columns) <= own and rest and any(is_sealed):
+            return Placed(grouping, is_sealed)
+    raise InvalidSpec(
+        tell="with an alignment one side holds all groups, and the other at least one measure",
+        hint="compare the columns with the scenario's fields",
+    )
+
+
+def placed_in(shape: Shape, scenario: Scenario, parties: Sequence[Party]) -> tuple[Placed, str, str]:
+    """Return the same for a plan, with the node ids of the group side and of the measure side."""
+    known = {(use.code, use.version): use for use in scenario.datasets}
+    owners = [party for party in parties if party.dataset is not None]
+    uses = [known[party.dataset.code, party.dataset.version] for party in owners if party.dataset is not None]
+    found = place(shape, uses)
+    return found, owners[found.grouping].node_id, owners[1 - found.grouping].node_id
+
+
+def compute(task: Task, spec: AggregateSpec, shape: Shape) -> Counted:
+    """Leave both sides' shares; return what this side knows of the groups' sizes."""
+    positions = np.frombuffer(task.artefact(spec.alignment, ALIGNMENT), "<i8")
+    placed, grouping, measuring = placed_in(shape, task.scenario, task.plan.parties)
+    task.keep("shared", np.array([len(positions)], "<i8").tobytes())
+    table = task.table(task.fields).take(pa.array(positions)) if task.fields else None
+    if task.me == measuring:
+        return _measure(task, spec, placed.shape_of(shape, True), table, len(positions), grouping)
+    return _group(task, spec, shape, placed, table, len(positions), measuring)
+
+
+def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list[list[int]]]:
+    """At the recipient's node: join the shares; return the numbers of rows, and the sums."""
+    placed, grouping, measuring = placed_in(shape, task.scenario, task.plan.parties)
+    other = grouping if task.me == measuring else measuring
+    mine, theirs = (task.artefact(task.plan.job_id, name) for name in (_OWN, f"share-from-{other}"))
+    masked, told = (mine, theirs) if task.me == measuring else (theirs, mine)
+    own, hiding = _read_share(told, placed.shape_of(shape, False), grouping)
+    key = PublicKey.from_bytes(task.artefact(task.plan.job_id, "key"))
+    rows = int(np.frombuffer(task.artefact(task.plan.job_id, "shared"), "<i8")[0])
+    other_shape = placed.shape_of(shape, True)
+    plain = sealed.join(key, masked, hiding, other)
+    opened = sealed.row_layout(other_shape, rows, spec.key_bits).unpack(plain, own[0].rows, shape.cells)
+    numbers = [[int(value) for value in column] for column in opened.T]
+    return _merge(shape, placed, own, (numbers[len(other_shape.bounds) :], numbers[: len(other_shape.bounds)]))
+
+
+def _measure(task: Task, spec: AggregateSpec, shape: Shape, table: pa.Table, rows: int, grouping: str) -> Counted:
+    """Encrypt what each shared row adds; decrypt the hidden sums."""
+    layout = sealed.row_layout(shape, rows, spec.key_bits)
+    added = sealed.rows_of(*cells.prepare(table, shape.wanted))
+    with PrivateKey.from_bytes(task.paillier_key) as key:
+        task.send(grouping, "key", key.public.to_bytes())
+        for first in range(0, rows, BATCH):
+            plain = layout.pack(added[first : first + BATCH])
+            task.send(grouping, "cipher", key.encrypt(plain, threads=task.cores))
+            task.progress(min(first + BATCH, rows), rows)
+        counted = Counted.from_bytes(task.receive(grouping, "counts"), Shape(shape.dimensions, ()))
+        if bool((counted.rows < 0).any()) or int(counted.rows.sum()) > rows:
+            raise ProtocolFailed("more rows are in groups than are shared", party=grouping, stage="compute")
+        hidden = task.receive(grouping, "masked")
+        share = key.decrypt(sealed.checked(key.public, hidden, layout.plaintexts(shape.cells), grouping))
+        task.keep("key", key.public.to_bytes())
+    _keep_share(task, grouping, share)
+    return counted
+
+
+def _group(
+    task: Task, spec: AggregateSpec, shape: Shape, placed: Placed, table: pa.Table | None, rows: int, measuring: str
+) -> Counted:
+    """Add up the other side's ciphertexts by group and hide the sums; add up the own measures."""
+    codes = cells.group_codes(table, shape.dimensions) if table is not None else np.zeros(rows, np.int32)
+    own_shape, other_shape = placed.shape_of(shape, False), placed.shape_of(shape, True)
+    values, present = cells.prepare(table, own_shape.wanted) if own_shape.wanted else ([], [])
+    counts = [cells.grouped_counts(codes, mask, shape.cells) for mask in (np.ones(rows, np.bool_), *present)]
+    counted = Counted(np.array(counts[0], np.int64), np.array(counts[1:], np.int64).reshape(-1, shape.cells))
+    sums = [cells.grouped_sums(codes, column, shape.cells) for column in values]
+    key = sealed.take_key(task, measuring, spec.key_bits)
+    total = _add_up(task, key, codes, shape.cells, sealed.row_layout(other_shape, rows, spec.key_bits).parts, measuring)
+    hidden, hiding = sealed.hide(key, total)
+    task.send(measuring, "counts", Counted(counted.rows, np.zeros((0, shape.cells), np.int64)).to_bytes())
+    task.send(measuring, "masked", hidden)
+    task.keep("key", key.to_bytes())
+    share = {"hiding": hiding.hex(), "counts": counted.to_bytes().hex(), "sums": [list(map(str, one)) for one in sums]}
+    _keep_share(task, measuring, json.dumps(share).encode())
+    return counted
+
+
+def _add_up(task: Task, key: PublicKey, codes: Codes, groups: int, parts: int, measuring: str) -> bytes:
+    """Add up ciphertexts as they come. Rows in no group go into one more, which is thrown away."""
+    codes = np.where(codes < 0, groups, codes)
+    places = (codes[:, None] * parts + np.arange(parts)).astype(np.int32)
+    total = b""
+    for first in range(0, len(codes), BATCH):
+        batch = places[first : first + BATCH].ravel()
+        came = sealed.checked(key, task.receive(measuring, "cipher"), len(batch), measuring)
+        part = key.grouped_sums(came, batch, (groups + 1) * parts, threads=task.cores, fresh=False)
+        total = key.add(total, part, fresh=False) if total else part
+        task.progress(min(first + BATCH, len(codes)), len(codes))
+    return total[: groups * parts * 2 * key.size]
+
+
+def _merge(
+    shape: Shape,
+    placed: Placed,
+    own: tuple[Counted, list[list[int]]],
+    other: tuple[list[list[int]], list[list[int]]],
+) -> tuple[Counted, list[list[int]]]:
+    """Put both sides' numbers into the order of the measures."""
+    counts = {False: iter(own[0].measured.tolist()), True: iter(other[0])}
+    totals = {False: iter(own[1]), True: iter(other[1])}
+    measured: list[list[int]] = []
+    sums: list[list[int]] = []
+    for one, is_sealed in zip(shape.wanted, placed.is_sealed, strict=True):
+        measured += [next(counts[is_sealed]) for _ in range(one.counts)]
+        sums += [next(totals[is_sealed]) for _ in one.bounds]
+    return Counted(own[0].rows, np.array(measured, np.int64).reshape(shape.counts, shape.cells)), sums
+
+
+def _read_share(told: bytes, own: Shape, grouping: str) -> tuple[tuple[Counted, list[list[int]]], bytes]:
+    try:
+        found = json.loads(told)
+        counted = Counted.from_bytes(bytes.fromhex(found["counts"]), own)
+        sums = [[int(value) for value in one] for one in found["sums"]]
+        hiding = bytes.fromhex(found["hiding"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ProtocolFailed("the group side's share is none", party=grouping, stage="reveal") from None
+    if len(sums) != len(own.bounds) or any(len(one) != own.cells for one in sums):
+        raise ProtocolFailed("the group side's share is of other groups", party=grouping, stage="reveal")
+    return (counted, sums), hiding
+
+
+def _keep_share(task: Task, other: str, share: bytes) -> None:
+    task.keep(_OWN if task.plan.recipient_node == task.me else f"share-for-{other}", share)
