@@ -1,69 +1,61 @@
 """What a job will take, before it runs: rows, time, bytes, memory and the price at most.
 
-Units:    seconds, bytes and MiB are rough: per-row figures measured on two cores on loopback (``bench/``), for both
-          engines' own work; a slower line between the parties adds its own time.
+Units:    seconds, bytes and MiB are rough: figures measured on two cores on loopback (``bench/``, ``psi.cost``) for the
+          engines' own work, with the line and the cores that the node's settings tell.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, select
 
 from sandbox import record
-from sandbox.crypto import sm2curve
+from sandbox.crypto import modexp, sm2curve
 from sandbox.errors import NotFound
 from sandbox.gate.release import rounded
+from sandbox.kinds.kind import Conditions
 from sandbox.ledger import metered_fields
-from sandbox.model import JobSpec, Plan, PlanView, ScoreSpec, TrainSpec
+from sandbox.model import AggregateSpec, DatasetRef, JobSpec, Plan, PlanView, PsiSpec, ScoreSpec, TrainSpec
 from sandbox.policy import book
 from sandbox.policy.admit import built_on, named_datasets
 from sandbox.policy.scenario import coefficient
+from sandbox.psi import cost
+from sandbox.psi.cost import Cost
 from sandbox.store import datasets
 from sandbox.usage import tariff
 
-_SM2_S = {"ifma": 2.4e-5, "portable": 2.2e-4, "libcrypto": 1.2e-3}  # hash and two multiplications a row, two sides
-_BASE_S = {"rr22": 2.0, "ecdh-x25519": 1.0, "ecdh-sm2": 1.0, "aby3": 6.0, "partial-sums": 0.2, "paillier": 1.0}
-_ROW_S = {
-    "rr22": 6e-6,
-    "ecdh-x25519": 1.2e-4,
-    "ecdh-sm2": _SM2_S[sm2curve.BACKEND],
-    "aby3": 2.5e-5,
-    "partial-sums": 2e-6,
-    "paillier": 2e-6,
-}
-_ROW_BYTES = {
-    "rr22": 36,
-    "ecdh-x25519": 96,
-    "ecdh-sm2": 98,
-    "aby3": 480,
-    "partial-sums": 4,
-    "paillier": 0,
-}  # aby3: per row and step
-_BASE_MIB = {"rr22": 120, "ecdh-x25519": 80, "ecdh-sm2": 80, "aby3": 400, "partial-sums": 60, "paillier": 150}
-_ROW_MIB = {"rr22": 6e-4, "ecdh-x25519": 3e-4, "ecdh-sm2": 3e-4, "aby3": 1e-3, "partial-sums": 1e-4, "paillier": 1e-4}
+_ENCRYPT_S = {"ifma": 1.6e-4, "gmp": 6e-4}  # a ciphertext a row, 2048 bits, one core: bench.paillier
+_CIPHERTEXT = 512  # bytes, 2048-bit key
 _NOTES = {
     "ecdh-sm2": f"SM2 back end at this node: {sm2curve.BACKEND}; {sm2curve.WHY}",
-    "ecdh-x25519": "the portable engine: about 20 times slower than rr22; install the extra 'fast' at both parties",
+    "prepared-sm2": "the first job encodes the right's set and sends it; later ones with the same data only ask",
+    "count-sm2": f"SM2 back end at this node: {sm2curve.BACKEND}; {sm2curve.WHY}",
+    "loads-sm2": f"SM2 back end at this node: {sm2curve.BACKEND}; Paillier: {modexp.BACKEND}",
+    "ecdh-x25519": "the portable engine: many times slower than rr22; install the extra 'fast' at both parties",
+    "paillier": f"modular exponentiation at this node: {modexp.BACKEND}; {modexp.WHY}",
 }
 
 
-def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int) -> PlanView:
+def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditions: Conditions) -> PlanView:
     """Return the plan as its submitter sees it before the run; counts of people rounded."""
-    people = _rows(conn, plan, spec)
-    rows = people if people == 1 else rounded(people, round_to)
-    steps = spec.kind.steps if isinstance(spec.kind, TrainSpec) else 1
     scenario = book.application(conn, plan.scenario_digest)
+    told = {DatasetRef(use.code, use.version): use.rows for use in scenario.datasets}
+    people = _people(conn, plan, spec, told)
+    rows = people if people == 1 else rounded(people, round_to)
     units = tariff.units(metered_fields(plan), rows)
     before = record.units_before(conn, plan.scenario_digest)
     yuan = tariff.price(units, before, coefficient(scenario), scenario.price.public_good)
+    taken = _cost(conn, plan, spec, rows, told, conditions)
     return PlanView(
         job_id=plan.job_id,
         kind=plan.kind,
         engine=plan.engine,
         parties=tuple(party.node_id for party in plan.parties),
         reveals=plan.reveals,
-        expected_s=round(_BASE_S[plan.engine] + rows * steps * _ROW_S[plan.engine]) or 1,
-        expected_bytes=rows * steps * _ROW_BYTES[plan.engine],
-        expected_mib=round(_BASE_MIB[plan.engine] + rows * _ROW_MIB[plan.engine]),
+        expected_s=round(taken.seconds) or 1,
+        expected_bytes=taken.bytes,
+        expected_mib=taken.mib,
         deadline_s=plan.deadline_s,
         units_at_most=units,
         yuan_at_most=str(yuan),
@@ -72,12 +64,48 @@ def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int) -> Plan
     )
 
 
-def _rows(conn: Connection, plan: Plan, spec: JobSpec) -> int:
-    """Return how many people at most: the own rows, the earlier job's where there is one, one for an applicant."""
+def _cost(
+    conn: Connection,
+    plan: Plan,
+    spec: JobSpec,
+    rows: int,
+    told: dict[DatasetRef, int],
+    conditions: Conditions,
+) -> Cost:
+    if isinstance(spec.kind, PsiSpec):
+        left, right = _sizes(conn, (spec.kind.left, spec.kind.right), told)
+        return cost.estimate(
+            plan.engine,
+            left or right,
+            right or left,
+            link_mbit=conditions.link_mbit,
+            cores=conditions.cores,
+            backend=conditions.backend,
+            seal=conditions.seal,
+            prepared=conditions.is_prepared,
+        )
+    if isinstance(spec.kind, TrainSpec):
+        return Cost(6.0 + 2.5e-5 * rows * spec.kind.steps, 480 * rows * spec.kind.steps, 400 + rows // 1000, 0)
+    if isinstance(spec.kind, AggregateSpec) and spec.kind.alignment:
+        per_row = _ENCRYPT_S[modexp.BACKEND] / conditions.cores
+        return Cost(1.0 + per_row * rows, _CIPHERTEXT * rows, 250, 0)
+    if isinstance(spec.kind, AggregateSpec):
+        return Cost(1.0 + 1e-6 * rows, _CIPHERTEXT * len(plan.parties), 150, 0)
+    return Cost(0.2 + 2e-6 * rows, 4 * rows, 60 + rows // 10_000, 0)
+
+
+def _sizes(conn: Connection, refs: Sequence[DatasetRef], told: dict[DatasetRef, int]) -> list[int]:
+    """Return the rows of datasets: the own ones as they are, others as the scenario tells."""
+    own = conn.execute(select(datasets.c.code, datasets.c.version, datasets.c.rows)).all()
+    mine = {DatasetRef(row.code, row.version): int(row.rows) for row in own}
+    return [mine.get(ref, told.get(ref, 0)) for ref in refs]
+
+
+def _people(conn: Connection, plan: Plan, spec: JobSpec, told: dict[DatasetRef, int]) -> int:
+    """Return how many people at most: the rows that go in, those of the earlier job, or one applicant."""
     if refs := named_datasets(spec):
-        own = conn.execute(select(datasets.c.code, datasets.c.version, datasets.c.rows)).all()
-        mine = {(row.code, row.version): row.rows for row in own}
-        return max((mine.get((ref.code, ref.version), 0) for ref in refs), default=0)
+        sizes = _sizes(conn, refs, told)
+        return sum(sizes) if isinstance(spec.kind, AggregateSpec) else max(sizes, default=0)
     if isinstance(spec.kind, ScoreSpec) and "metrics" not in {rule.name for rule in plan.outputs}:
         return 1
     try:

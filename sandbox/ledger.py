@@ -19,6 +19,7 @@ from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
 from sandbox.catalog import artefacts, cache, vault
 from sandbox.catalog.schema import parse_schema
+from sandbox.crypto import sm2curve
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import sm3, tagged
@@ -41,6 +42,8 @@ from sandbox.errors import (
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import KINDS
+from sandbox.kinds.kind import Conditions
+from sandbox.kinds.prepared import cache_name
 from sandbox.kinds.psi import keeps_alignment
 from sandbox.model import (
     ENDED,
@@ -61,6 +64,7 @@ from sandbox.model import (
     OpenedTerms,
     Opening,
     Plan,
+    PsiOutput,
     PsiSpec,
     RawResult,
     Release,
@@ -77,7 +81,7 @@ from sandbox.mpc import paillier
 from sandbox.policy import book, quota
 from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on
 from sandbox.policy.consent import open_subject
-from sandbox.policy.scenario import coefficient
+from sandbox.policy.scenario import Standing, coefficient
 from sandbox.record import Job
 from sandbox.settings import Settings
 from sandbox.store import Store, datasets, grants, paillier_keys, refusals, results
@@ -201,7 +205,27 @@ class Ledger:
             },
             earlier=_earlier(conn, spec),
             engines=self._engines(),
+            conditions=self.conditions(conn, spec, standing),
             default_deadline_s=self.settings.deadline_s,
+        )
+
+    def conditions(self, conn: Connection, spec: JobSpec, standing: Standing | None) -> Conditions:
+        """Return what this node knows of itself where engines are chosen."""
+        is_prepared = False
+        if isinstance(spec.kind, PsiSpec) and spec.kind.output is PsiOutput.MEMBERS and standing is not None:
+            uses = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
+            left, right = uses.get(spec.kind.left), uses.get(spec.kind.right)
+            if left is not None and right is not None:
+                name = cache_name(left.owner, right.owner, standing.digest, right.content_hash)
+                is_prepared = cache.known(conn, name)
+        settings = self.settings
+        return Conditions(
+            national=settings.national_algorithms,
+            link_mbit=settings.link_mbit,
+            cores=settings.ray_cpus,
+            backend=sm2curve.BACKEND,
+            seal=settings.seal,
+            is_prepared=is_prepared,
         )
 
     def consent(self, conn: Connection, plan: Plan, submission: JobSubmission) -> bytes:
@@ -277,8 +301,10 @@ class Ledger:
         def enter(conn: Connection) -> None:
             people = _people(raw)
             record.people(conn, job.job_id, people)
-            if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):  # the others use every row that went in
+            if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):
                 quota.settle(conn, job.job_id, people if self.owns(job.plan) else 0)
+            elif "used" in raw.gate_inputs:  # else every row that went in
+                quota.settle(conn, job.job_id, raw.gate_inputs["used"])
             self.enter(conn, "released", job, {"outputs": ",".join(rule.name for rule in job.plan.outputs)})
 
         await self.write(enter)

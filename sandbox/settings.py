@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     min_group_floor: int = Field(10, ge=1, description="no scenario may set a smaller minimum group")
     round_floor: int = Field(10, ge=1, description="no scenario may round counts more finely")
     score_step_floor: int = Field(5, ge=1, description="points; no scenario may release finer scores")
+    national_algorithms: bool = Field(False, description="intersections on the SM2 curve only; other engines refused")
+    link_mbit: int = Field(1000, ge=1, description="the line to the other parties, each way; for the choice of engines")
     deadline_s: int = Field(900, ge=5, le=86400, description="the plan's own deadline where the spec gives none")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -16,6 +16,7 @@ from sandbox.estimate import estimate
 from sandbox.ledger import Ledger
 from sandbox.model import ENDED, JobQuery, JobSubmission, JobView, ListQuery, ResultHead, State
 from sandbox.pipeline import Pipeline
+from sandbox.policy import book
 from sandbox.store import results
 from sandbox.v1 import job_pb2, job_pb2_grpc
 
@@ -40,7 +41,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
                 planned = self._pipeline.plan(conn, opened.call, opened.body)
-                view = estimate(conn, planned, opened.body.spec, self._ledger.settings.round_floor)
+                spec = opened.body.spec
+                conditions = self._ledger.conditions(conn, spec, book.standing(conn, spec.scenario_digest))
+                view = estimate(conn, planned, spec, self._ledger.settings.round_floor, conditions)
             return job_pb2.PlanJobResponse(plan=wire.to_proto(view))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(plan))

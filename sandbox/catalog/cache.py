@@ -60,6 +60,11 @@ def fetch(conn: Connection, folder: Path, node_key: bytes, name: str, now_ms: in
     return unseal(key, _ONCE, sealed, name.encode())
 
 
+def known(conn: Connection, name: str) -> bool:
+    """Return whether something is kept under a name."""
+    return conn.scalar(select(cached.c.name).where(cached.c.name == name)) is not None
+
+
 def forget_source(conn: Connection, folder: Path, source: bytes) -> None:
     """Destroy what was made from a dataset: the keys first, then the files."""
     _forget(conn, folder, list(conn.scalars(select(cached.c.name).where(cached.c.source == source))))

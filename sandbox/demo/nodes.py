@@ -1,18 +1,24 @@
-"""Three nodes on loopback, each a process of its own with its own directory, keys and log; for the demo, the tests
-and the benches.
+"""Nodes on loopback, each a process of its own with its own directory, keys and log; for the demo, the examples, the
+tests and the benches.
 
 with LocalNodes(folder) as nodes:      operator, bank, witness: made, introduced to each other, started, waited for
     nodes.person("officer", "bank", ["submitter"])
     with nodes.client("officer", "bank") as bank: ...
+
+    python -m sandbox.demo.nodes FOLDER NODE="ORGANISATION" ...      others, until Ctrl-C or SIGTERM
+
+Each node's log is co-signed by the next one's, that of the last by the first, unless ``witnesses`` says otherwise.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,24 +42,36 @@ STOP_S = 20.0
 
 
 class LocalNodes:
-    """Three nodes; entering starts them, leaving stops them."""
+    """Two nodes or more; entering starts them, leaving stops them."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        organisations: Mapping[str, str] | None = None,
+        witnesses: Mapping[str, str] | None = None,
+    ) -> None:
         """Args:
         folder: where everything of theirs lies; must not hold nodes yet.
         settings: more lines for a node's sandbox.toml.
+        organisations: node id -> organisation; by default operator, bank and witness.
+        witnesses: node id -> whose node co-signs its log; by default the next one's.
         """
         self.folder = folder
+        self.organisations = dict(organisations or ORGANISATIONS)
         self.cards: dict[str, PeerCard] = {}
         self._settings = settings or {}
+        names = list(self.organisations)
+        ring = dict(zip(names, names[1:] + names[:1], strict=True))
+        self._witnesses = witnesses or (ring if organisations else WITNESSES)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> LocalNodes:
         try:
             self.make()
-            for name in ORGANISATIONS:
+            for name in self.organisations:
                 self.start(name)
-            for name in ORGANISATIONS:
+            for name in self.organisations:
                 self.wait(name)
         except BaseException:
             self.stop_all()
@@ -70,26 +88,26 @@ class LocalNodes:
         return self.folder / name
 
     def make(self) -> None:
-        """Make the homes and have every node pin the two others."""
-        ports = _free_ports(len(ORGANISATIONS))
-        for (name, organisation), port in zip(ORGANISATIONS.items(), ports, strict=True):
+        """Make the homes and have every node pin all others."""
+        ports = _free_ports(len(self.organisations))
+        for (name, organisation), port in zip(self.organisations.items(), ports, strict=True):
             self.cards[name] = init(
                 self.home(name),
                 node_id=name,
                 organisation=organisation,
                 listen=f"127.0.0.1:{port}",
-                witness=WITNESSES[name],
+                witness=self._witnesses[name],
             )
             with (self.home(name) / FILE).open("a") as file:
                 for key, value in self._settings.get(name, {}).items():
                     file.write(f"{key} = {_toml(value)}\n")
-        for name in ORGANISATIONS:
+        for name in self.organisations:
             home = Home(self.home(name))
             (self.folder / f"{name}.peer").write_bytes(wire.encode(home.card()))
             home.store.close()
-        for name in ORGANISATIONS:
+        for name in self.organisations:
             home = Home(self.home(name))
-            for other in ORGANISATIONS:
+            for other in self.organisations:
                 if other != name:
                     card = (self.folder / f"{other}.peer").read_bytes()
                     home.add_peer(wire.decode(Signed, card))
@@ -98,7 +116,7 @@ class LocalNodes:
 
     def person(self, name: str, node: str, roles: Sequence[str]) -> keyring.Person:
         """Make a person's keys and register them at a node."""
-        made = keyring.create_person(self.folder / name, name, ORGANISATIONS[node])
+        made = keyring.create_person(self.folder / name, name, self.organisations[node])
         home = Home(self.home(node))
         home.register_key(made.card, roles)
         home.store.close()
@@ -169,3 +187,28 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else '"' + str(value) + '"'
+
+
+def main(arguments: list[str]) -> int:
+    """Run nodes until told to stop; what commands need of them lies in the folder: homes, cards, trust files."""
+    parser = argparse.ArgumentParser(prog="sandbox.demo.nodes", description="nodes on this machine, to try things with")
+    parser.add_argument("folder", type=Path, help="new folder for everything of theirs")
+    parser.add_argument("nodes", nargs="+", metavar='NODE="ORGANISATION"', help="two or more")
+    chosen = parser.parse_args(arguments)
+    organisations = dict(pair.partition("=")[::2] for pair in chosen.nodes)
+    if len(organisations) != len(chosen.nodes) or len(organisations) < 2 or not all(organisations.values()):
+        parser.error("name at least two nodes, each once, as NODE=ORGANISATION")
+    chosen.folder.mkdir(mode=0o700, parents=True)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with LocalNodes(chosen.folder, {name: {"ray_start": "eager"} for name in organisations}, organisations) as nodes:
+        for name, card in nodes.cards.items():
+            print(f"{name}\t{card.address}\t{card.organisation}")
+        print(f"ready: {chosen.folder}", flush=True)
+        stop.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

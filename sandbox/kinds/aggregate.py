@@ -26,7 +26,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.kinds import cells, contributors, crosswise
 from sandbox.kinds.cells import Shape
 from sandbox.kinds.counted import Counted
-from sandbox.kinds.kind import Form, Kind, Task
+from sandbox.kinds.kind import Conditions, Form, Kind, Task
 from sandbox.model import (
     AggregateSpec,
     DatasetUse,
@@ -83,7 +83,7 @@ def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tu
     return tuple(used for _ in uses)
 
 
-def engines(spec: JobSpec) -> tuple[str, ...]:
+def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
     """Return the one engine."""
     return (ENGINE,)
 

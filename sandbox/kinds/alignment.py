@@ -51,8 +51,7 @@ def find_part(task: Task, spec: PsiSpec) -> None:
     shards = Shards(task.scratch, task.salt, task.parts)
     digests, rows = shards.load(task.part)
     found = rows[intersect(task, spec, digests, Bucket(task.part, task.parts), _other(task), task.rows)]
-    task.keep(f"{PART}{task.part}", np.ascontiguousarray(found, "<i8").tobytes())
-    shards.remove(task.part)
+    task.keep(f"{PART}{task.part}", np.ascontiguousarray(found, "<i8").tobytes())  # the shard stays for another try
 
 
 def gather(task: Task) -> Positions:

@@ -91,6 +91,19 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a node knows of itself where engines are chosen."""
+
+    rows: tuple[int, ...] = ()  # of every dataset of the job, in the plan's order; 0 where not told
+    national: bool = False  # national algorithms only
+    link_mbit: int = 1000
+    cores: int = 1
+    backend: str = "portable"  # of the SM2 curve
+    seal: str = "sm4"
+    is_prepared: bool = False  # whether the right's set is encoded already, for this scenario and these parties
+
+
+@dataclass(frozen=True, slots=True)
 class Form:
     """What a table that leaves must look like: exactly these columns, and nothing in them but what is said here."""
 
@@ -110,7 +123,7 @@ class Kind:
     chosen: Callable[[JobSpec], frozenset[str]]  # those a job has
     lasting: frozenset[str]  # artefacts that later jobs build on; everything else goes when the job is released
     reveals_in_protocol: bool  # then the gate runs before the first round as well
-    engines: Callable[[JobSpec], tuple[str, ...]]  # acceptable ones, best first
+    engines: Callable[[JobSpec, Conditions], tuple[str, ...]]  # acceptable ones, best first
     columns: Callable[[JobSpec, Scenario, Sequence[DatasetUse]], tuple[tuple[str, ...], ...]]  # used of each dataset
     reveals: Callable[[JobSpec, Sequence[Party], Scenario, str], tuple[Reveal, ...]]
     # Receiving party -> parties that each send it a share; whoever is a key here runs ``finish``.

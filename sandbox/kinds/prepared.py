@@ -34,9 +34,14 @@ def find(task: Task) -> Positions:
     """Return, at the left side, the rows that the right has too; empty at the right."""
     left, right = task.party(PartyRole.LEFT), task.party(PartyRole.RIGHT)
     source = next(party.content_hash for party in task.plan.parties if party.node_id == right)
-    context = b"\0".join([left.encode(), right.encode(), task.plan.scenario_digest, source, prepared.ENGINE.encode()])
-    name = tagged("prepared-set", context).hex()
+    name = cache_name(left, right, task.plan.scenario_digest, source)
     return _ask(task, right, name, source) if task.me == left else _tell(task, left, name, source)
+
+
+def cache_name(left: str, right: str, scenario_digest: bytes, source: bytes) -> str:
+    """Return under what name both sides keep a preparation; ``source`` is the content hash of right's dataset."""
+    context = b"\0".join([left.encode(), right.encode(), scenario_digest, source, prepared.ENGINE.encode()])
+    return tagged("prepared-set", context).hex()
 
 
 def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:

@@ -25,10 +25,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.errors import InvalidSpec, PolicyRefused, ProtocolFailed
 from sandbox.kinds import alignment, blind, cells, prepared
 from sandbox.kinds.alignment import NAMES
-from sandbox.kinds.kind import Form, Kind, Task, at
+from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.model import (
     DatasetUse,
     JobSpec,
@@ -43,6 +43,7 @@ from sandbox.model import (
     Reveal,
     Scenario,
 )
+from sandbox.psi import cost
 from sandbox.psi.buckets import plan_buckets
 from sandbox.psi.keys import Positions
 
@@ -75,7 +76,9 @@ def compute(task: Task) -> RawResult:
     if spec.third is not None:
         return _found(task, spec, alignment.find_with_third(task, spec))
     if task.plan.engine == NAMES[PsiEngine.PREPARED_SM2]:
-        return _found(task, spec, prepared.find(task))
+        done = _found(task, spec, prepared.find(task))
+        asked = task.rows[task.party(PartyRole.LEFT)]  # what the right answered, and no row more
+        return RawResult({**done.gate_inputs, "used": asked}, done.figures, done.tables)
     return _found(task, spec, alignment.find(task, spec))
 
 
@@ -179,21 +182,47 @@ def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tu
     return ((), used, *(() for _ in uses[2:]))
 
 
-def engines(spec: JobSpec) -> tuple[str, ...]:
-    """Return the engine asked for, or all that can do it, best first."""
+def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
+    """Return the engine asked for, or all that can do it, the cheapest first (``psi.cost``).
+
+    Raises:
+        InvalidSpec: the engine asked for cannot do it.
+        PolicyRefused: it is none of the national algorithms that this node demands.
+    """
     wanted = _spec(spec)
-    if wanted.output in _BLIND:
-        if wanted.engine not in (PsiEngine.AUTO, PsiEngine.ECDH_SM2):
-            raise InvalidSpec(tell="psi.engine: sizes and sums are computed on the SM2 curve (auto or ecdh_sm2)")
-        return (_BLIND[wanted.output],)
-    if wanted.engine is PsiEngine.PREPARED_SM2 and (wanted.output is not PsiOutput.MEMBERS or wanted.bucket_rows):
-        raise InvalidSpec(tell="psi.engine: prepared_sm2 gives members to the left, and knows no buckets")
-    if wanted.engine is not PsiEngine.AUTO:
-        return (NAMES[wanted.engine],)
-    one_sided = (
-        (NAMES[PsiEngine.PREPARED_SM2],) if wanted.output is PsiOutput.MEMBERS and not wanted.bucket_rows else ()
+    asked = "" if wanted.engine is PsiEngine.AUTO else NAMES[wanted.engine]
+    able = _able(wanted)
+    if wanted.output in _BLIND and wanted.engine is PsiEngine.ECDH_SM2:
+        asked = ""  # the same curve
+    if asked and asked not in able:
+        raise InvalidSpec(tell=f"psi.engine: {asked} cannot give output {wanted.output.name.lower()}")
+    if asked and conditions.national and asked not in cost.NATIONAL:
+        raise PolicyRefused(tell="this node demands national algorithms", hint="ask for engine auto or ecdh_sm2")
+    if asked:
+        return (asked,)
+    left, right = (*conditions.rows, 0, 0)[:2]
+    prepared_first = NAMES[PsiEngine.PREPARED_SM2] if conditions.is_prepared else ""
+    return cost.choose(
+        able,
+        left or right,
+        right or left,
+        link_mbit=conditions.link_mbit,
+        cores=conditions.cores,
+        backend=conditions.backend,
+        seal=conditions.seal,
+        national=conditions.national,
+        asked=prepared_first if prepared_first in able else "",
+        prepared=conditions.is_prepared,
     )
-    return (NAMES[PsiEngine.RR22], NAMES[PsiEngine.ECDH_SM2], NAMES[PsiEngine.ECDH_X25519], *one_sided)
+
+
+def _able(wanted: PsiSpec) -> tuple[str, ...]:
+    """Return the engines that can give an output."""
+    if wanted.output in _BLIND:
+        return (_BLIND[wanted.output],)
+    general = (NAMES[PsiEngine.RR22], NAMES[PsiEngine.ECDH_SM2], NAMES[PsiEngine.ECDH_X25519])
+    to_one_side = wanted.output is PsiOutput.MEMBERS and not wanted.bucket_rows
+    return (*general, NAMES[PsiEngine.PREPARED_SM2]) if to_one_side else general
 
 
 def parts(plan: Plan, spec: JobSpec, rows: Mapping[str, int]) -> int:

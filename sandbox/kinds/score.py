@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.kinds.holdout import truth
-from sandbox.kinds.kind import Form, Kind, Task, at
+from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.train import MODEL, POSITIONS, TrainedSide
 from sandbox.model import (
     BatchScore,
@@ -117,7 +117,7 @@ def _spec(spec: JobSpec) -> ScoreSpec:
     return spec.kind
 
 
-def engines(spec: JobSpec) -> tuple[str, ...]:
+def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
     """Return the one way of linear scoring."""
     return (ENGINE,)
 

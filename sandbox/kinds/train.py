@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sandbox.errors import IntegrityFailed, InvalidSpec
 from sandbox.kinds.features import Encoder, fit
 from sandbox.kinds.holdout import draw, truth
-from sandbox.kinds.kind import Form, Kind, Task, at
+from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import (
     DatasetUse,
@@ -196,7 +196,7 @@ def _spec(spec: JobSpec) -> TrainSpec:
     return spec.kind
 
 
-def engines(spec: JobSpec) -> tuple[str, ...]:
+def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
     """Return the one protocol offered: three parties, no dealer."""
     return (ENGINE,)
 

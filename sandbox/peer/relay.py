@@ -31,6 +31,7 @@ from sandbox.peer.transport import Connection
 _READ: Final = 256 << 10  # bytes
 _POLL_S: Final = 0.01
 _ENGINE_S: Final = 60.0  # an engine may start late; its peers' bytes wait
+_MOST_PARTS: Final = 4096  # engines a job has links for at one time
 _NUMBER: Final = re.compile(rb"[0-9]{1,6}")
 _MOST: Final = 16  # engine links open with one peer; brpc makes two or three
 
@@ -170,6 +171,8 @@ class Relay:
             kind, body = await connection.stream.receive()
             if kind is not RecordType.DATA or not _NUMBER.fullmatch(body):
                 raise ProtocolFailed(tell=f"{connection.peer} does not say whose link it opens", party=connection.peer)
+            if len(self._parts) >= _MOST_PARTS and int(body) not in self._parts:
+                raise ProtocolFailed(tell=f"{connection.peer} opens links for too many engines", party=connection.peer)
             mine = self._part_of(int(body))
             task = asyncio.current_task()
             if task is not None:

@@ -10,11 +10,12 @@ Errors:    ``PolicyRefused`` with one of the fixed wordings below, ``BudgetSpent
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, Unavailable
 from sandbox.kinds import KINDS
+from sandbox.kinds.kind import Conditions
 from sandbox.model import (
     AggregateSpec,
     BatchScore,
@@ -100,6 +101,7 @@ class Facts:
     own: Mapping[DatasetRef, OwnDataset]
     earlier: Earlier | None
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
+    conditions: Conditions
     default_deadline_s: int
 
 
@@ -143,7 +145,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if kind is JobKind.TRAIN:
         parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
     _check_quota(spec, facts, standing)
-    engine = _engine(spec, facts, choices)
+    engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts) for use in uses))
     outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in KINDS[kind].chosen(spec))
     if not outputs:
         raise _refused("kind")
@@ -313,9 +315,14 @@ def _check_quota(spec: JobSpec, facts: Facts, standing: Standing) -> None:
             raise _refused("models")
 
 
-def _engine(spec: JobSpec, facts: Facts, choices: Choices) -> str:
+def _rows_of(use: DatasetUse, facts: Facts) -> int:
+    own = facts.own.get(DatasetRef(use.code, use.version)) if use.owner == facts.node_id else None
+    return own.rows if own else use.rows
+
+
+def _engine(spec: JobSpec, facts: Facts, choices: Choices, rows: tuple[int, ...]) -> str:
     """Return the proposer's choice if it is acceptable and runs here, else the best that does."""
-    acceptable = KINDS[_kind_of(spec)].engines(spec)
+    acceptable = KINDS[_kind_of(spec)].engines(spec, replace(facts.conditions, rows=rows))
     if choices.engine:
         acceptable = tuple(name for name in acceptable if name == choices.engine)
         if not acceptable:

@@ -98,12 +98,12 @@ def unpacked(head: bytes) -> Preparation:
     Raises:
         IntegrityFailed: it did not.
     """
-    if len(head) != _FORM.size:
-        raise IntegrityFailed("a prepared set's description is of another size")
-    engine, identity, salt, rows, digest, check = _FORM.unpack(head)
-    if engine.rstrip(b"\0") != ENGINE.encode("ascii"):
-        raise IntegrityFailed("a prepared set is of another version")
-    return Preparation(identity, salt, rows, digest, check)
+    if len(head) != _FORM.size or head[:16].rstrip(b"\0") != ENGINE.encode("ascii"):
+        raise IntegrityFailed("the description of a prepared set is of another size or version")
+    try:
+        return Preparation(*_FORM.unpack(head)[1:])
+    except InvalidSpec as error:
+        raise IntegrityFailed("the description of a prepared set is damaged") from error
 
 
 def domain_tag(identity: bytes, salt: bytes) -> bytes:
@@ -168,8 +168,7 @@ def query(
     check_digests(digests)
     if len(digests) > most:
         raise InvalidSpec("these are more keys than the other side agreed to answer")
-    theirs = _names(names)
-    if len(theirs) != preparation.rows:
+    if len(names) != NAME * preparation.rows:
         raise IntegrityFailed("a prepared set is not of the size it is said to have")
     session = Session(Role.LEFT, channel, patience_s, on_progress, stop, len(digests))
     agreed = _agreed(preparation, plan, most)
@@ -180,7 +179,7 @@ def query(
     with secret, inverse, ThreadPoolExecutor(1, "psi") as pool:
         for number, mine in enumerate(blinded(digests, secret, preparation.tag, pool, 1)):
             back = again(exactly(session.swap(mine), len(mine)), inverse)
-            found[number * BATCH : (number + 1) * BATCH] = _lookup(theirs, _names(ends(back, NAME)))
+            found[number * BATCH : (number + 1) * BATCH] = _lookup(_names(names), _names(ends(back, NAME)))
             session.advance(2 * len(mine) // _POINT)
     hits: Positions = np.flatnonzero(found).astype(np.int64)
     return hits[order(digests[hits])]
@@ -194,7 +193,6 @@ def answer(
     preparation: Preparation,
     plan: bytes,
     on_asked: Callable[[int], None] | None = None,
-    on_progress: Callable[[float], None] | None = None,
     stop: threading.Event | None = None,
     patience_s: float = 60.0,
 ) -> int:
@@ -220,8 +218,6 @@ def answer(
         _check(stop)
         size = min(BATCH, asked - first)
         channel.send(again(exactly(channel.recv(patience_s), _POINT * size), secret))
-        if on_progress is not None:
-            on_progress((first + size) / asked)
     return asked
 
 
@@ -263,21 +259,15 @@ def _known_point(secret: sm2curve.Scalar, tag: bytes) -> bytes:
 
 
 def _blinding() -> tuple[sm2curve.Scalar, sm2curve.Scalar]:
-    """Return a fresh secret and its inverse. Python's integers cannot be wiped; the buffers are."""
-    number = 1 + secrets.randbelow(_ORDER - 1)
-    # Inverted under a random factor, so that the time taken depends on neither.
-    factor = 1 + secrets.randbelow(_ORDER - 1)
+    """Return a fresh secret and its inverse. Python's integers, which they are made from, cannot be wiped."""
+    number, factor = (1 + secrets.randbelow(_ORDER - 1) for _ in range(2))
+    # Inverted under a random factor, so that the time it takes does not depend on the secret.
     inverse = factor * pow(number * factor % _ORDER, -1, _ORDER) % _ORDER
-    values = [bytearray(value.to_bytes(sm2curve.SCALAR_SIZE, "big")) for value in (number, inverse)]
-    made = sm2curve.Scalar(values[0]), sm2curve.Scalar(values[1])
-    for value in values:
-        value[:] = bytes(len(value))
-    return made
+    size = sm2curve.SCALAR_SIZE
+    return sm2curve.Scalar(number.to_bytes(size, "big")), sm2curve.Scalar(inverse.to_bytes(size, "big"))
 
 
 def _names(data: bytes | memoryview) -> Names:
-    if len(data) % NAME:
-        raise IntegrityFailed("the names of a prepared set are not whole")
     return np.frombuffer(data, np.uint8).reshape(-1, NAME)
 
 

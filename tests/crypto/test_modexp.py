@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +22,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.crypto import modexp
+from sandbox.crypto._modexp import lanes
 from sandbox.errors import InvalidSpec, Unavailable
 
+native = lanes._native
+SOURCES = Path(modexp.__file__).parent / "_modexp"
 HERE = modexp.backends()
 NAMES = ("ifma", "gmp")
 # Lengths in use (keys of 1024, 2048 and 3072 bits and their squares), the ends, and those around a limb of 52 bits.
 LENGTHS = (1024, 1025, 1040, 1041, 2047, 2048, 2080, 2081, 3072, 4096, 6100, 6144)
 COUNTS = (0, 1, 7, 8, 9, 16, 17, 513)
 
+needs_ifma = pytest.mark.skipif("ifma" not in HERE, reason="no back end ifma on this machine")
 every = pytest.mark.parametrize(
     "backend",
     [
@@ -427,4 +437,402 @@ def test_the_choice_is_named_explained_and_can_be_forced():
 def test_a_modulus_does_not_show_itself():
     n = numbers(1024)[-1]
     assert str(n)[:8] not in repr(modexp.Modulus(n)) and f"{n:x}"[:8] not in repr(modexp.Modulus(n))
-    assert math.gcd(n, 2) == 1
+
+
+def test_without_the_extension_everything_works_and_says_that_it_is_slow(monkeypatch):
+    monkeypatch.setattr(lanes, "_native", None)
+    assert modexp.backends() == ("gmp",)
+    name, why = modexp.choose("")
+    assert name == "gmp" and "slower" in why and "gcc" in why
+    with pytest.raises(Unavailable):
+        modexp.choose("ifma")
+    with pytest.raises(Unavailable):
+        lanes.Engine(numbers(1024)[0])
+    n = numbers(1024)[-1]
+    assert modexp.Modulus(n, backend="gmp").product((5).to_bytes(128, "big") * 2) == (25).to_bytes(128, "big")
+
+
+@pytest.mark.skipif(native is None, reason="the C extension is not built")
+def test_on_another_processor_it_says_so(monkeypatch):
+    monkeypatch.setattr(lanes, "runs", lambda: False)
+    name, why = modexp.choose("")
+    assert name == "gmp" and "AVX512-IFMA" in why and "gcc" not in why
+
+
+@needs_ifma
+def test_the_interpreter_runs_on_while_powers_are_computed():
+    # One call into C, hundreds of milliseconds: only a thread without the lock lets another one count meanwhile.
+    n = numbers(4096)[-1]
+    engine = lanes.Engine(n)
+    elements = memoryview(pack(some(n, 16), 512))
+    ticks, done = [0], threading.Event()
+
+    def count() -> None:
+        while not done.is_set():
+            ticks[0] += 1
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    before = ticks[0]
+    engine.power(elements, 2**8000)
+    during = ticks[0] - before
+    done.set()
+    thread.join()
+    assert during > 5
+
+
+# -- the C code by itself ----------------------------------------------------------------------------------------------
+
+
+def places(*values: int) -> bytes:
+    return np.array(values, np.int64).tobytes()
+
+
+@needs_ifma
+def test_the_extension_refuses_sizes_and_places_by_itself():
+    assert native is not None
+    n = numbers(1024)[-1]
+    good = [value.to_bytes(128, "big") for value in (n, 2**1040 % n, 2**2080 % n)]
+    for wrong in (
+        (good[0][1:], good[1][1:], good[2][1:]), (good[0], good[1][1:], good[2]), (good[0], good[1], good[2] + b"x"),
+        (bytes(128), good[1], good[2]), (b"\x7f" + good[0][1:], good[1], good[2]), (b"", b"", b""),
+        (good[0][:-1] + b"\2", good[1], good[2]), (b"\1" * 769, b"\1" * 769, b"\1" * 769),
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            native.modulus(*wrong)
+    used = native.modulus(*good)
+    table = native.table(used, good[1], 9, 3)
+    three, powers = bytes(3 * 128), bytes(3 * 128)
+    for call, arguments in (
+        (native.multiply, (used, three, three[:-128])), (native.multiply, (used, three[1:], three[1:])),
+        (native.power, (used, three[1:], b"\1")), (native.power, (used, three, bytes(1025))),
+        (native.table, (used, three, 8, 8)), (native.table, (used, good[1], 0, 8)),
+        (native.table, (used, good[1], 8, 13)), (native.table, (used, good[1], 8, 0)),
+        (native.table, (used, good[1], 8193, 8)), (native.table, (used, good[1], -1, -1)),
+        (native.look_up, (table, b"x")), (native.look_up, (table, b"xyz")),
+        (native.chains, (used, powers, three, places(0, 1, 3), places(0, 2))),
+        (native.chains, (used, powers, three, places(0, 1, -1), places(0, 2))),
+        (native.chains, (used, powers, three, places(0, 1, 2), places(0, 3))),
+        (native.chains, (used, powers, three, places(0, 1), places(0, 2, 3))),
+        (native.chains, (used, powers, three, places(0, 1), places(0, 2, 1))),
+        (native.chains, (used, powers, three, places(0, 1), places(-1, 1))),
+        (native.chains, (used, powers, three, places(0, 1), b"")),
+        (native.chains, (used, powers, three, places(0, 1)[1:], places(0, 1))),
+        (native.chains, (used, powers, three, places(0, 1), places(0, 1) + b"x")),
+        (native.chains, (used, powers[1:], three, places(0), places(0, 1))),
+        (native.chains, (used, powers[:128], three, places(0), places(0, 0))),
+        (native.multiply, (table, three, three)), (native.look_up, (used, b"")), (native.nbytes, (used,)),
+        (native.power, (None, three, b"\1")),
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            call(*arguments)
+
+
+EXERCISE = """
+import array, random, sys
+sys.path.insert(0, sys.argv[1])
+import _native as native
+draw = random.Random(1)
+for bits in (1024, 1041, 2048, 3072, 4096, 6144):
+    n = draw.getrandbits(bits) | 1 << bits - 1 | 1
+    size = (bits + 7) // 8
+    limbs = -(-(8 * size + 2) // 520) * 10
+    r = 1 << 52 * limbs
+    pack = lambda *values: b"".join(value.to_bytes(size, "big") for value in values)
+    used = native.modulus(pack(n), pack(r % n), pack(r * r % n))
+    for count in (0, 1, 7, 8, 9, 20):
+        values = [draw.randrange(n) for _ in range(count)]
+        values[-1:] = [n - 1] * len(values[-1:])
+        elements = pack(*values)
+        assert native.multiply(used, elements, elements) == pack(*(v * v % n for v in values))
+        assert native.power(used, elements, bytes.fromhex('ff0180')) == pack(*(pow(v, 0xff0180, n) for v in values))
+        assert native.power(used, elements, b"") == pack(*(1 for v in values))
+        powers = pack(*(pow(r, k, n) for k in range(count + 2)))
+        order = array.array("q", range(count)).tobytes()
+        starts = array.array("q", [0, count // 2, count // 2, count]).tobytes()
+        product = [1, 1, 1]
+        for place, v in enumerate(values):
+            product[0 if place < count // 2 else 2] *= v
+        assert native.chains(used, powers, elements, order, starts) == pack(*(p % n for p in product))
+    for length, window in ((1, 1), (9, 2), (17, 3), (16, 8), (12, 12)):
+        table = native.table(used, pack(n - 2), length, window)
+        for count in (0, 1, 8, 17, 130):
+            wanted = [draw.getrandbits(length) for _ in range(count)]
+            exponents = b"".join(e.to_bytes((length + 7) // 8, "big") for e in wanted)
+            assert native.look_up(table, exponents) == pack(*(pow(n - 2, e, n) for e in wanted))
+        assert native.nbytes(table) == -(-length // window) * max(8, 1 << window) * limbs * 8
+        del table
+    del used
+for wrong in ((native.modulus, (b"", b"", b"")), (native.modulus, (bytes(200),) * 3)):
+    try:
+        wrong[0](*wrong[1])
+    except ValueError:
+        continue
+    raise SystemExit("not refused")
+print("done")
+"""
+
+
+def compiler() -> str:
+    found = shutil.which("gcc")
+    if found is None:
+        pytest.skip("no gcc")
+    return found
+
+
+@needs_ifma
+@pytest.mark.long
+def test_sanitizers_find_nothing(tmp_path):
+    gcc = compiler()
+    library = subprocess.run([gcc, "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout
+    if not Path(library.strip()).is_absolute():
+        pytest.skip("gcc without libasan")
+    include = sysconfig.get_paths()["include"]
+    subprocess.run(
+        [
+            gcc, "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
+            "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{include}",
+            *map(str, sorted(SOURCES.glob("*.c"))), "-o", str(tmp_path / "_native.so"),
+        ],
+        check=True,
+    )  # fmt: skip
+    watched = os.environ | {"LD_PRELOAD": library.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    done = subprocess.run(
+        [sys.executable, "-c", EXERCISE, str(tmp_path)], capture_output=True, text=True, env=watched, timeout=250
+    )
+    assert done.returncode == 0 and done.stdout.startswith("done") and not done.stderr, done.stderr[-3000:]
+
+
+# Valgrind knows no AVX512, so the instructions that the sources ask for are stood in for by plain C, none of which
+# branches or indexes on a value: what is watched is our C, not what gcc makes of it for AVX512.
+PLAIN = """
+typedef long long __m512i __attribute__((vector_size(64), may_alias));
+typedef unsigned long long word, __mmask64, words __attribute__((vector_size(64)));
+typedef unsigned char __mmask8, octets __attribute__((vector_size(64)));
+
+#define _MM_HINT_T1 2
+#define _mm_prefetch(from, hint) __builtin_prefetch(from)
+#define INLINE static inline
+#define EACH(value) words out; for (int i = 0; i < 8; i++) out[i] = (word)(value); return (__m512i)out
+#define AT(vector) (((words)(vector))[i])
+#define BIT(mask) (0 - hidden((mask) >> i & 1))
+#define LOW52 ((1ull << 52) - 1)
+#define PRODUCT(a, b) ((unsigned __int128)(AT(a) & LOW52) * (AT(b) & LOW52))
+
+INLINE word hidden(word value) { __asm__("" : "+r"(value)); return value; }
+INLINE word equal(word a, word b) { a ^= b; return hidden(~(a | (0 - a)) >> 63); }
+
+INLINE __m512i _mm512_set1_epi64(long long v) { EACH(v); }
+INLINE __m512i _mm512_load_si512(const void *from) { return *(const __m512i *)from; }
+INLINE __m512i _mm512_or_si512(__m512i a, __m512i b) { return a | b; }
+INLINE __m512i _mm512_slli_epi64(__m512i a, int by) { EACH(AT(a) << by); }
+INLINE __m512i _mm512_madd52lo_epu64(__m512i s, __m512i a, __m512i b) { EACH(AT(s) + (PRODUCT(a, b) & LOW52)); }
+INLINE __m512i _mm512_madd52hi_epu64(__m512i s, __m512i a, __m512i b) { EACH(AT(s) + (PRODUCT(a, b) >> 52)); }
+INLINE __m512i _mm512_unpacklo_epi64(__m512i a, __m512i b) { EACH(i & 1 ? b[i - 1] : a[i]); }
+INLINE __m512i _mm512_unpackhi_epi64(__m512i a, __m512i b) { EACH(i & 1 ? b[i] : a[i + 1]); }
+INLINE __m512i _mm512_shuffle_i64x2(__m512i a, __m512i b, int by)
+{
+    EACH((i < 4 ? a : b)[2 * (by >> i / 2 * 2 & 3) + i % 2]);
+}
+INLINE __m512i _mm512_mask_mov_epi64(__m512i from, __mmask8 mask, __m512i a)
+{
+    EACH((AT(a) & BIT(mask)) | (AT(from) & ~BIT(mask)));
+}
+INLINE __m512i _mm512_mask_srli_epi64(__m512i from, __mmask8 mask, __m512i a, int by)
+{
+    return _mm512_mask_mov_epi64(from, mask, (__m512i)((words)a >> by));
+}
+INLINE __mmask8 _mm512_cmpeq_epi64_mask(__m512i a, __m512i b)
+{
+    word mask = 0;
+
+    for (int i = 0; i < 8; i++)
+        mask |= equal(AT(a), AT(b)) << i;
+    return (__mmask8)mask;
+}
+INLINE __m512i _mm512_mask_permutexvar_epi64(__m512i from, __mmask8 mask, __m512i index, __m512i a)
+{
+    words taken = {0};
+
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++)
+            taken[i] |= ((words)a)[j] & (0 - equal(AT(index) & 7, j));
+    return _mm512_mask_mov_epi64(from, mask, (__m512i)taken);
+}
+INLINE __m512i _mm512_permutexvar_epi8(__m512i index, __m512i a)
+{
+    octets out;
+
+    for (int i = 0; i < 64; i++)
+        out[i] = ((octets)a)[((octets)index)[i] & 63];
+    return (__m512i)out;
+}
+INLINE __m512i _mm512_maskz_loadu_epi8(__mmask64 mask, const unsigned char *from)
+{
+    octets out = {0};
+
+    for (int i = 0; i < 64; i++)
+        if (mask >> i & 1)
+            out[i] = from[i];
+    return (__m512i)out;
+}
+INLINE void _mm512_mask_storeu_epi8(unsigned char *to, __mmask64 mask, __m512i a)
+{
+    for (int i = 0; i < 64; i++)
+        if (mask >> i & 1)
+            to[i] = ((octets)a)[i];
+}
+"""
+
+# Reports every branch and address that depends on memory declared undefined: here, on exponents and elements. Memory
+# that is given back is looked at: it has to have been wiped.
+WATCH = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <valgrind/memcheck.h>
+
+static struct { void *memory; size_t size; } taken[8];
+static unsigned long unwiped;
+
+static void *take(size_t alignment, size_t size)
+{
+    void *memory = aligned_alloc(alignment, size);
+
+    for (int i = 0; i < 8; i++) {
+        if (taken[i].memory == NULL) {
+            taken[i].memory = memory;
+            taken[i].size = size;
+            return memory;
+        }
+    }
+    return NULL;
+}
+
+static void give_back(void *memory)
+{
+    for (int i = 0; i < 8; i++) {
+        if (taken[i].memory != memory)
+            continue;
+        for (size_t at = 0; at < taken[i].size; at++)
+            unwiped += ((const unsigned char *)memory)[at] != 0;
+        taken[i].memory = NULL;
+    }
+    free(memory);
+}
+
+#define aligned_alloc take
+#define free give_back
+#include "ifma.c"
+#include "modulus.c"
+#undef aligned_alloc
+#undef free
+#include "data.h"
+
+static void show(const uint8_t *bytes, size_t size)
+{
+    VALGRIND_MAKE_MEM_DEFINED(bytes, size);
+    for (size_t i = 0; i < size; i++)
+        printf("%02x", bytes[i]);
+    puts("");
+}
+
+int main(int count, char **arguments)
+{
+    static struct modulus m;
+    static uint8_t out[COUNT * SIZE];
+    struct table t = {.bits = 16, .window = 4, .windows = 4, .digits = 16};
+
+    (void)arguments;
+    if (modexp_prepare(&m, n, one, square, SIZE))
+        return 2;
+    t.modulus = m;
+    t.powers_size = t.windows * t.digits * m.limbs * 8;
+    t.powers = aligned_alloc(64, t.powers_size);
+    if (modexp_fill(&t, elements))
+        return 2;
+    VALGRIND_MAKE_MEM_UNDEFINED(elements, sizeof elements);
+    VALGRIND_MAKE_MEM_UNDEFINED(exponents, sizeof exponents);
+    if (modexp_multiply(&m, elements, elements, COUNT, out))
+        return 2;
+    show(out, sizeof out);
+    if (modexp_power(&m, elements, COUNT, exponents, 4, out))
+        return 2;
+    if (count > 1 && (out[1] & 1)) /* a branch on a result: the watch itself is tested with it */
+        puts("odd");
+    show(out, sizeof out);
+    if (modexp_look_up(&t, exponents, COUNT, out))
+        return 2;
+    show(out, sizeof out);
+    free(t.powers);
+    return unwiped != 0 ? 3 : 0;
+}
+"""
+
+
+def watch(folder: Path, sources: dict[str, str], n: int, values: list[int], exponents: bytes) -> list[Any]:
+    """Build the watch with plain C in place of AVX512 and return what starts it."""
+    valgrind = shutil.which("valgrind")
+    if valgrind is None or not Path("/usr/include/valgrind/memcheck.h").exists():
+        pytest.skip("no valgrind with its headers")
+    size = (n.bit_length() + 7) // 8
+    r = 1 << -(-(8 * size + 2) // 520) * 520
+    arrays = {
+        "n": pack([n], size), "one": pack([r % n], size), "square": pack([r * r % n], size),
+        "elements": pack(values, size), "exponents": exponents,
+    }  # fmt: skip
+    data = [f"enum {{ SIZE = {size}, COUNT = {len(values)} }};"]
+    data += [f"static uint8_t {name}[] = {{{', '.join(map(str, value))}}};" for name, value in arrays.items()]
+    for name, text in {**sources, "immintrin.h": PLAIN, "watch.c": WATCH, "data.h": "\n".join(data)}.items():
+        (folder / name).write_text(text, encoding="ascii")
+    program = folder / "watch"
+    subprocess.run(
+        [compiler(), "-std=gnu11", "-O2", "-g", "-w", f"-I{folder}", str(folder / "watch.c"), "-o", str(program)],
+        check=True,
+    )
+    return [valgrind, "--quiet", "--error-exitcode=9", program]
+
+
+def plain_sources() -> dict[str, str]:
+    texts = {path.name: path.read_text(encoding="ascii") for path in (*SOURCES.glob("*.h"), *SOURCES.glob("*.c"))}
+    texts["ifma.c"], pragmas = re.subn(r"#pragma GCC target.*", "", texts["ifma.c"])
+    assert pragmas == 1
+    return texts
+
+
+@pytest.mark.long
+def test_no_branch_and_no_address_depends_on_exponents_or_elements_and_work_space_is_wiped(tmp_path):
+    n = numbers(4096)[-1]
+    values, secret = some(n, 9), random.Random(4).randbytes(18)
+    line = watch(tmp_path, plain_sources(), n, values, secret)
+    silent = subprocess.run(line, capture_output=True, text=True)
+    assert silent.returncode == 0, silent.stderr[-3000:]
+    common, each = int.from_bytes(secret[:4], "big"), unpack(secret, 2)
+    wanted = [[value * value % n for value in values], [pow(value, common, n) for value in values],
+              [pow(values[0], exponent, n) for exponent in each]]  # fmt: skip
+    assert silent.stdout.split() == [pack(row, 512).hex() for row in wanted]
+    assert subprocess.run([*line, "leak"], capture_output=True).returncode == 9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "sound", "broken", "code"),
+    [
+        ("batch.h", "modexp_wipe(work, size);", "", 3),
+        (
+            "table.h",
+            "octets, digits[group],",
+            "octets, digits[group] = powers[digits[group][0]] * 0 + digits[group],",
+            9,
+        ),
+        ("batch.h", "            limb mask = ", "            if (i == digit) continue;\n            limb mask = ", 9),
+    ],
+    ids=["not wiped", "an address", "a branch"],
+)
+def test_the_watch_sees_what_it_is_for(tmp_path, name, sound, broken, code):
+    sources = plain_sources()
+    assert sources[name].count(sound) == 1
+    sources[name] = sources[name].replace(sound, broken)
+    n = numbers(1024)[-1]
+    line = watch(tmp_path, sources, n, some(n, 3), b"\x81\x23\x45\x67\x89\xab")
+    assert subprocess.run(line, capture_output=True).returncode == code

@@ -272,6 +272,8 @@ def test_what_is_beyond_the_slots_is_noticed():
     for bit in (layout.width, 63, 64, 2046, 2047):
         with pytest.raises(ProtocolFailed):
             layout.unpack((1 << bit).to_bytes(256, "big"), 1)
+    with pytest.raises(ProtocolFailed, match="larger than"):
+        Layout((AGE,), 10, 128).unpack((1 << 64).to_bytes(256, "big"), 1)
     lanes = Layout.fitting([AGE], 10)
     with pytest.raises(ProtocolFailed, match="no row"):
         lanes.unpack(lanes.pack(np.array([[1], [2]])), 1, 1)

@@ -168,17 +168,12 @@ def test_looking_up_is_membership(names, others, near):
     assert found.tolist() == [name in table for name in asked]
 
 
-def test_progress_grows_to_one_everywhere():
-    seen: dict[str, list[float]] = {"prepare": [], "left": [], "right": []}
-    preparation, names = prepare(range(5000), on_progress=seen["prepare"].append)
-    Query(
-        digests(range(5000)),
-        preparation,
-        names,
-        left={"on_progress": seen["left"].append},
-        right={"on_progress": seen["right"].append},
-    )
-    for done in seen.values():
+def test_progress_grows_to_one_of_preparing_and_of_asking():
+    preparing: list[float] = []
+    asking: list[float] = []
+    preparation, names = prepare(range(5000), on_progress=preparing.append)
+    Query(digests(range(5000)), preparation, names, left={"on_progress": asking.append})
+    for done in (preparing, asking):
         assert len(done) == 2 and done == sorted(done) and done[-1] == 1.0
 
 
@@ -356,6 +351,15 @@ def test_a_file_of_another_version_is_refused_even_with_its_checksum():
     head = b"prepared-sm2/2".ljust(16, b"\0") + BIG.packed()[16:]
     with pytest.raises(IntegrityFailed):
         prepared.from_bytes(head + prepared.tagged("psi-prepared", head) + BIG_NAMES)
+
+
+def test_a_description_alone_is_read_back_or_refused():
+    head = BIG.packed()
+    assert prepared.unpacked(head) == BIG
+    too_many = head[:64] + (1 << 31).to_bytes(8, "big") + head[72:]
+    for wrong in (b"", head[:-1], head + b"x", b"prepared-sm2/2".ljust(16, b"\0") + head[16:], too_many):
+        with pytest.raises(IntegrityFailed):
+            prepared.unpacked(wrong)
 
 
 @pytest.mark.parametrize(
