@@ -90,8 +90,15 @@ $(VENV)/.python:
 	  fi
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
 	  || { echo "$(PYTHON) is not Python 3.11; give one with make PYTHON=... $(MAKECMDGOALS)"; exit 1; }
-	@command -v cc >/dev/null && [ -e "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] \
-	  || echo "no C compiler: SM2 intersections will be slower (to have one: apt-get install gcc libc6-dev python3.11-dev)"
+	@header="$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h"; \
+	  if command -v cc >/dev/null && [ -e "$$header" ]; then exit 0; fi; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing a C compiler: gcc libc6-dev python3.11-dev"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      gcc libc6-dev python3.11-dev && exit 0; \
+	  fi; \
+	  echo "no C compiler: SM2 intersections and Paillier will be slower; sandbox doctor says so too"; \
+	  echo "to have one: sudo apt-get install gcc libc6-dev python3.11-dev, then make clean and make again"
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@

@@ -333,7 +333,9 @@ class Wires:
 
     # --- workers ----------------------------------------------------------------------------------------------------
 
-    async def compute(self, setting: Setting, parts: int, when_all_are_ready: WhenReady) -> RawResult:
+    async def compute(
+        self, setting: Setting, parts: int, when_all_are_ready: WhenReady, on_done: Callable[[int], None]
+    ) -> RawResult:
         """Compute with all parties: in one worker, or part by part."""
         if parts == 1:
             return await self.work("compute", setting, when_all_are_ready)
@@ -344,7 +346,7 @@ class Wires:
             return await self._in_worker(name, setting, attempt, _nothing if together else None, fail)
 
         ledger, exchange = self._ledger, self._exchange
-        return await Parts(ledger, self._job, self._connections, work, exchange.run, parts).compute()
+        return await Parts(ledger, self._job, self._connections, work, exchange.run, parts, on_done).compute()
 
     async def resume(self) -> Setting:
         """Take up what was interrupted, if everybody means the same by it."""

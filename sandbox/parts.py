@@ -53,11 +53,22 @@ Work = Callable[[str, Attempt, bool, Callable[[SandboxError], None] | None], Awa
 class Parts:
     """One job's parts at one node, while its connections are open."""
 
-    def __init__(self, ledger: Ledger, job: Job, connections: JobLinks, work: Work, run: Path, count: int) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        job: Job,
+        connections: JobLinks,
+        work: Work,
+        run: Path,
+        count: int,
+        on_done: Callable[[int], None] = lambda done: None,
+    ) -> None:
         """Args:
         run: the node's private run directory.
         count: how many parts, the same at every party.
+        on_done: told how many parts are done, whenever one more is.
         """
+        self._on_done, self._done = on_done, 0
         self._ledger, self._job, self._connections, self._work = ledger, job, connections, work
         self._run, self._count = run, count
         self._others = connections.peers
@@ -69,6 +80,8 @@ class Parts:
             done, at_once = await self._compare()
             if done:
                 log.info("job %s: %d of %d parts are there already", self._job.job_id, len(done), self._count)
+            self._done = len(done)
+            self._on_done(self._done)
             slots = asyncio.Semaphore(at_once)
             todo = [number for number in range(self._count) if number not in done]
             try:
@@ -108,6 +121,8 @@ class Parts:
             for attempt in range(ATTEMPTS):
                 error = await self._attempt(Attempt(number, self._count, attempt, scratch))
                 if error is None:
+                    self._done += 1
+                    self._on_done(self._done)
                     return
                 log.warning("job %s: part %d failed, attempt %d: %s", self._job.job_id, number, attempt + 1, error)
             if error is not None:

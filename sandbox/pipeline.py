@@ -73,6 +73,7 @@ class Live:
 
     task: asyncio.Task[None] | None = None
     stage: str = "admitted"
+    progress: str = ""  # for this node's operator; a requester learns no sizes before the release
     resumable: bool = False  # whether it can be taken up again if this node stops now
     began: float = 0.0
     acceptance: Signed | None = None
@@ -234,7 +235,12 @@ class Pipeline:
         parts = KINDS[job.plan.kind].parts(job.plan, job.spec, setting.rows)
         async with self._stage(job, live, "compute", wires):
             live.resumable = parts > 1
-            raw = await wires.compute(setting, parts, lambda: self._ledger.spend(job))
+
+            def on_done(done: int) -> None:
+                live.progress = f"{done} of {parts} parts"
+                self._tell(live)
+
+            raw = await wires.compute(setting, parts, lambda: self._ledger.spend(job), on_done)
             live.resumable = False
         return raw
 
@@ -357,10 +363,12 @@ class Pipeline:
             await changed.wait()
         yield ""
 
-    def stage_of(self, job_id: str) -> str:
+    def stage_of(self, job_id: str, in_detail: bool = False) -> str:
         """Return the stage a job is in; empty when it is not in motion."""
         live = self._live.get(job_id)
-        return live.stage if live else ""
+        if live is None:
+            return ""
+        return f"{live.stage}: {live.progress}" if in_detail and live.progress else live.stage
 
     async def recover(self) -> None:
         """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
@@ -389,7 +397,10 @@ class Pipeline:
         await self._leave_stage(job, live, getattr(wires, "traffic", 0) - traffic)
 
     def _enter_stage(self, live: Live, name: str) -> None:
-        live.stage, live.began = name, time.monotonic()
+        live.stage, live.began, live.progress = name, time.monotonic(), ""
+        self._tell(live)
+
+    def _tell(self, live: Live) -> None:
         live.changed.set()
         live.changed = asyncio.Event()
 

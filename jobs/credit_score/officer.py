@@ -18,11 +18,17 @@ from typing import Any
 
 from sandbox import signed, wire
 from sandbox.client import Client, Outcome, Trust
-from sandbox.model import DatasetRef, JobView, PeerCard, PsiEngine, ScoreScope
+from sandbox.model import DatasetRef, JobView, Measure, PeerCard, PsiEngine, ScoreScope, Statistic
+
+# The same as in totals.toml: of the bank's own column, and of one that only the operator has.
+MEASURES = (
+    Measure("default_rate", Statistic.MEAN, "default"),
+    Measure("average_use", Statistic.MEAN, "revol_util"),
+)
 
 
 def main(folder: Path) -> int:
-    """Align, train, score a batch and one applicant; open and verify everything."""
+    """Align, train, score a batch, make a table of totals, score one applicant; open and verify everything."""
     request = json.loads((folder / "request.json").read_text())
     trust = Trust.from_file(folder / "bank.trust")
     cards = {path.stem: _card(path) for path in sorted(folder.glob("*.peer"))}
@@ -46,6 +52,8 @@ def _run(
         results / "train",
     )
     batch, scores = _finish(bank, bank.score(scenario, trained.job_id, ScoreScope.HOLDOUT), trust, results / "score")
+    table = bank.aggregate(scenario, alignment=aligned.job_id, groups=["income_band"], measures=list(MEASURES))
+    summed, totals = _finish(bank, table, trust, results / "totals")
     began = time.perf_counter()
     consent = signed.read_signed(bytes.fromhex(request["consent"]))
     owners = [card for name, card in cards.items() if name in request["owners"]]
@@ -55,21 +63,35 @@ def _run(
     milliseconds = round(1000 * (time.perf_counter() - began))
     _store(answer, results / "applicant")
     return {
-        "jobs": [_summary(view) for view in (aligned, trained, batch, single)],
+        "jobs": [_summary(view) for view in (aligned, trained, batch, summed, single)],
         "rows_aligned": alignment.outputs["aligned"]["aligned"],
         "training": training.outputs["training"],
         "metrics": scores.outputs["metrics"],
+        "totals": _bands(totals),
         "points": int(answer.outputs["scores"]["points"].iloc[0]),
         "applicant_ms": milliseconds,
         "verified": True,  # every result above was opened against the trust file, or an error would have ended us
     }
 
 
+def _bands(totals: Outcome) -> list[dict[str, Any]]:
+    """Return the table of totals as people read it: a line a band, ratios in percent."""
+    return [
+        {
+            "income_band": band["income_band"],
+            "people": band["rows"],
+            "default_rate_percent": round(100 * band["default_rate"], 2),
+            "average_use_percent": round(band["average_use"], 1),
+        }
+        for band in totals.outputs["totals"].to_dict("records")
+    ]
+
+
 def _finish(bank: Client, job: JobView, trust: Trust, folder: Path) -> tuple[JobView, Outcome]:
     """Watch a job to its end, then open and verify its result."""
     kind = job.kind.name.lower()
     for view in bank.watch(job.job_id):
-        print(f"  {kind:6} {view.state.name.lower():9} {view.stages[-1].name if view.stages else ''}", file=sys.stderr)
+        print(f"  {kind:9} {view.state.name.lower():9} {view.stages[-1].name if view.stages else ''}", file=sys.stderr)
     view = bank.wait(job.job_id)
     outcome = bank.result(job.job_id, trust)
     _store(outcome, folder)

@@ -92,7 +92,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         job_id = opened.body.job_id
         await asyncio.to_thread(self._own, opened.caller, job_id)
         async for _ in self._pipeline.changes(job_id):
-            view = await asyncio.to_thread(self._view, job_id)
+            view = await asyncio.to_thread(self._view, job_id, opened.caller)
             yield job_pb2.WatchJobResponse(job=wire.to_proto(view))
             if view.state in ENDED:
                 return
@@ -142,12 +142,13 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             while chunk := await asyncio.to_thread(file.read, CHUNK):
                 yield job_pb2.GetResultResponse(chunk=chunk)
 
-    def _view(self, job_id: str) -> JobView:
+    def _view(self, job_id: str, caller: Caller | None = None) -> JobView:
+        in_detail = caller is not None and bool(SEERS & caller.roles)
         with self._ledger.store.read() as conn:
-            return record.view(conn, job_id, self._pipeline.stage_of(job_id))
+            return record.view(conn, job_id, self._pipeline.stage_of(job_id, in_detail))
 
     def _own(self, caller: Caller, job_id: str) -> JobView:
-        view = self._view(job_id)
+        view = self._view(job_id, caller)
         if view.submitter != caller.key_id and not SEERS & caller.roles:
             raise NotFound()
         return view

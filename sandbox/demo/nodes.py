@@ -5,20 +5,16 @@ with LocalNodes(folder) as nodes:      operator, bank, witness: made, introduced
     nodes.person("officer", "bank", ["submitter"])
     with nodes.client("officer", "bank") as bank: ...
 
-    python -m sandbox.demo.nodes FOLDER NODE="ORGANISATION" ...      others, until Ctrl-C or SIGTERM
-
 Each node's log is co-signed by the next one's, that of the last by the first, unless ``witnesses`` says otherwise.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -187,28 +183,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, int) else '"' + str(value) + '"'
-
-
-def main(arguments: list[str]) -> int:
-    """Run nodes until told to stop; what commands need of them lies in the folder: homes, cards, trust files."""
-    parser = argparse.ArgumentParser(prog="sandbox.demo.nodes", description="nodes on this machine, to try things with")
-    parser.add_argument("folder", type=Path, help="new folder for everything of theirs")
-    parser.add_argument("nodes", nargs="+", metavar='NODE="ORGANISATION"', help="two or more")
-    chosen = parser.parse_args(arguments)
-    organisations = dict(pair.partition("=")[::2] for pair in chosen.nodes)
-    if len(organisations) != len(chosen.nodes) or len(organisations) < 2 or not all(organisations.values()):
-        parser.error("name at least two nodes, each once, as NODE=ORGANISATION")
-    chosen.folder.mkdir(mode=0o700, parents=True)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with LocalNodes(chosen.folder, {name: {"ray_start": "eager"} for name in organisations}, organisations) as nodes:
-        for name, card in nodes.cards.items():
-            print(f"{name}\t{card.address}\t{card.organisation}")
-        print(f"ready: {chosen.folder}", flush=True)
-        stop.wait()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

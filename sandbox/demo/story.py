@@ -84,7 +84,7 @@ def _story(nodes: LocalNodes, console: Console, psi_engine: str) -> dict[str, An
     desk = folder / "desk"
     desk.mkdir(mode=0o700)
     _brief(nodes, desk, digest, views, applicant, psi_engine)
-    console.print("[bold]4[/] the credit officer, a process of its own: align, train, score, one applicant")
+    console.print("[bold]4[/] the credit officer, a process of its own: align, train, score, totals, one applicant")
     done = subprocess.run(
         [sys.executable, "-m", "jobs.credit_score.officer", str(desk)],
         stdout=subprocess.PIPE,
@@ -117,6 +117,7 @@ def _approve(nodes: LocalNodes, views: dict[str, DatasetView]) -> bytes:
             "version": view.version,
             "owner": view.owner,
             "content_hash": view.content_hash.hex(),
+            "rows": view.rows,
             "schema": json.loads(view.schema_json),
         }
         (files / f"{side}.dataset.json").write_text(json.dumps(entry))
@@ -186,7 +187,7 @@ def _in_the_clear(bank: pa.Table, operator: pa.Table, held_ids: list[str]) -> tu
 def _table(
     nodes: LocalNodes, views: dict[str, DatasetView], report: dict[str, Any], bank_auc: float, pooled_auc: float
 ) -> dict[str, Any]:
-    psi, train = report["jobs"][0], report["jobs"][1]
+    psi, train, _, totals, _ = report["jobs"]
     stages = [
         {
             "name": job["kind"],
@@ -208,10 +209,12 @@ def _table(
         "auc_bank": round(bank_auc, 3),
         "auc_joint": report["metrics"]["auc"],
         "auc_pooled": round(pooled_auc, 3),
+        "totals": report["totals"],
         "verified": report["verified"],
         "stages": stages,
         "engine_psi": psi["engine"],
         "engine_train": train["engine"],
+        "engine_totals": totals["engine"],
         "isolation": psi["isolation"],
         "fee_units": sum(job["fee_units"] for job in report["jobs"]),
         "fee_yuan": str(sum((Decimal(job["fee_yuan"]) for job in report["jobs"]), Decimal(0))),
@@ -235,7 +238,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
         table.add_row(
             f"  {stage['name']}", f"{stage['seconds']:.2f} s, {stage['bytes'] / 2**20:.2f} MiB between parties"
         )
-    table.add_row("engines", f"{result['engine_psi']}, {result['engine_train']}")
+    table.add_row("engines", ", ".join(result[f"engine_{job}"] for job in ("psi", "train", "totals")))
     table.add_row("isolation", result["isolation"])
     table.add_row("one applicant", f"{result['applicant_points']} points in {result['applicant_ms']} ms")
     table.add_row("fee", f"{result['fee_units']} units, {result['fee_yuan']} yuan (default tariff, upper limits)")
@@ -243,3 +246,15 @@ def _print(console: Console, result: dict[str, Any]) -> None:
     table.add_row("verified", "yes" if result["verified"] else "NO")
     table.add_row("whole", f"{result['seconds']} s")
     console.print(table)
+    bands = Table(title="shared customers by income band / 按收入段的共同客户")
+    bands.add_column("yearly income, US dollar (bank)")
+    for head in ("people, rounded", "default rate (bank)", "credit lines in use (operator)"):
+        bands.add_column(head, justify="right")
+    for band in result["totals"]:
+        bands.add_row(
+            band["income_band"],
+            str(band["people"]),
+            f"{band['default_rate_percent']:.2f} %",
+            f"{band['average_use_percent']:.1f} %",
+        )
+    console.print(bands)

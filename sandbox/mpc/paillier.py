@@ -30,7 +30,6 @@ Not here: what plaintexts mean (``packing``), hiding one contribution from the k
 
 from __future__ import annotations
 
-import functools
 import secrets
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
@@ -43,14 +42,13 @@ from numpy.typing import NDArray
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec, ProtocolFailed, WrongState
 from sandbox.mpc.factors import Factors, check_modulus, prime
-from sandbox.mpc.powers import OnSlice, Powers, after, at_least, chunks, joined, numbers
+from sandbox.mpc.powers import OnSlice, Powers, after, at_least, chunks, joined, kept, numbers
 
 KEY_BITS: Final = (2048, 3072)
 MAX_FACTOR: Final = (1 << 64) - 1
 _SHORTEST: Final = {2048: 224, 3072: 256}  # bits of an exponent
 _PUBLIC, _PRIVATE = b"PPK1", b"PSK1"
 _HEAD: Final = 8  # bytes
-_TABLES: Final = 2  # keys whose tables are kept, some 20 to 130 MiB each
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +279,8 @@ def generate(bits: int = KEY_BITS[0], *, exponent_bits: int | None = None) -> Pr
             return PrivateKey(p, q, PublicKey.from_modulus(p * q, exponent_bits=exponent_bits))
 
 
-@functools.lru_cache(_TABLES)
 def _powers(key: PublicKey) -> Powers:
-    return Powers(key.n**2, key.h_s, 1 << key.exponent_bits)
+    return kept(key.n**2, key.h_s, 1 << key.exponent_bits)
 
 
 def _written(magic: bytes, key: PublicKey, first: int) -> bytes:

@@ -8,6 +8,7 @@ Shapes:   numbers are big-endian, all of one size, one after another.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,9 @@ from sandbox.crypto.modexp import BACKEND, FixedBase, Modulus
 OnSlice: TypeAlias = Callable[[int], None]
 
 FEW: Final = 24 if BACKEND == "ifma" else 96  # powers that are not worth the time and memory of a table
+TABLES: Final = 2  # public bases whose tables are kept, some 20 to 130 MiB each
 CHUNK: Final = 4096  # numbers worked on at a time
+_KEEPING: Final = threading.Lock()
 
 
 class Powers:
@@ -53,6 +56,17 @@ class Powers:
             if self._table is None and self._asked > FEW:
                 self._table = FixedBase(self.modulus, self._base, 8 * self._size)
             return self._table
+
+
+@functools.lru_cache(TABLES)
+def _kept(n: int, base: int, bound: int) -> Powers:
+    return Powers(n, base, bound)
+
+
+def kept(n: int, base: int, bound: int) -> Powers:
+    """Return the powers of a public base, the same object every time until others have displaced it."""
+    with _KEEPING:  # or two threads would each make one, with a table each
+        return _kept(n, base, bound)
 
 
 def uniform(count: int, bound: int) -> bytes:

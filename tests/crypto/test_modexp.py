@@ -534,7 +534,7 @@ import array, random, sys
 sys.path.insert(0, sys.argv[1])
 import _native as native
 draw = random.Random(1)
-for bits in (1024, 1041, 2048, 3072, 4096, 6144):
+for bits in (1024, 1041, 2048, 3072, 4096):
     n = draw.getrandbits(bits) | 1 << bits - 1 | 1
     size = (bits + 7) // 8
     limbs = -(-(8 * size + 2) // 520) * 10
@@ -555,9 +555,9 @@ for bits in (1024, 1041, 2048, 3072, 4096, 6144):
         for place, v in enumerate(values):
             product[0 if place < count // 2 else 2] *= v
         assert native.chains(used, powers, elements, order, starts) == pack(*(p % n for p in product))
-    for length, window in ((1, 1), (9, 2), (17, 3), (16, 8), (12, 12)):
+    for length, window in ((1, 1), (9, 2), (17, 3), (16, 8)):
         table = native.table(used, pack(n - 2), length, window)
-        for count in (0, 1, 8, 17, 130):
+        for count in (0, 1, 17, 130):
             wanted = [draw.getrandbits(length) for _ in range(count)]
             exponents = b"".join(e.to_bytes((length + 7) // 8, "big") for e in wanted)
             assert native.look_up(table, exponents) == pack(*(pow(n - 2, e, n) for e in wanted))
@@ -744,7 +744,7 @@ int main(int count, char **arguments)
     struct table t = {.bits = 16, .window = 4, .windows = 4, .digits = 16};
 
     (void)arguments;
-    if (modexp_prepare(&m, n, one, square, SIZE))
+    if (modexp_prepare(&m, modulus, r, r_squared, SIZE))
         return 2;
     t.modulus = m;
     t.powers_size = t.windows * t.digits * m.limbs * 8;
@@ -778,7 +778,7 @@ def watch(folder: Path, sources: dict[str, str], n: int, values: list[int], expo
     size = (n.bit_length() + 7) // 8
     r = 1 << -(-(8 * size + 2) // 520) * 520
     arrays = {
-        "n": pack([n], size), "one": pack([r % n], size), "square": pack([r * r % n], size),
+        "modulus": pack([n], size), "r": pack([r % n], size), "r_squared": pack([r * r % n], size),
         "elements": pack(values, size), "exponents": exponents,
     }  # fmt: skip
     data = [f"enum {{ SIZE = {size}, COUNT = {len(values)} }};"]
@@ -787,7 +787,18 @@ def watch(folder: Path, sources: dict[str, str], n: int, values: list[int], expo
         (folder / name).write_text(text, encoding="ascii")
     program = folder / "watch"
     subprocess.run(
-        [compiler(), "-std=gnu11", "-O2", "-g", "-w", f"-I{folder}", str(folder / "watch.c"), "-o", str(program)],
+        [
+            compiler(),
+            "-std=gnu11",
+            "-O2",
+            "-g",
+            "-w",
+            "-Wno-psabi",
+            f"-I{folder}",
+            str(folder / "watch.c"),
+            "-o",
+            str(program),
+        ],
         check=True,
     )
     return [valgrind, "--quiet", "--error-exitcode=9", program]

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.crypto.sm3 import hmac_sm3
@@ -128,6 +128,7 @@ def test_what_cannot_be_is_refused(me, seeds, context, count, bits):
         masks(me, seeds, context, count, bits)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 128).flatmap(
         lambda bits: st.tuples(st.just(bits), st.integers(0, 2**bits - 1), st.integers(0, 2**bits - 1))

@@ -87,6 +87,7 @@ def test_sums_of_packed_rows_are_the_sums(data):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 128), st.integers(1, 2**62), st.data())
 def test_the_largest_sum_fits_exactly_and_one_term_more_does_not_construct(width, terms, data):
     full = (1 << width) - 1
@@ -110,6 +111,7 @@ def test_the_largest_sum_fits_exactly_and_one_term_more_does_not_construct(width
             replace(layout, columns=(Column("wide", 0, full + 1),), terms=1)
 
 
+@settings(deadline=None)
 @given(st.integers(2, 100), st.integers(1, 120))
 def test_the_largest_masked_sum_fits_exactly_and_one_contributor_more_does_not_construct(contributors, mask_bits):
     largest = contributors * (2**mask_bits - 1)
@@ -198,6 +200,7 @@ def test_values_out_of_range_are_counted_by_column_and_never_shown():
     assert str(CANARY) not in str(told.value)
 
 
+@settings(deadline=None)
 @given(st.integers(-(2**63), 2**63 - 1), small_ranges, st.integers(1, 3))
 def test_a_value_is_packed_if_and_only_if_it_is_in_range(value, limits, additions):
     layout = Layout.fitting([Column("a", *limits)], 3)

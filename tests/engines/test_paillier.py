@@ -143,11 +143,18 @@ def test_two_threads_build_one_table_and_give_the_same_results(monkeypatch):
     key = PublicKey.from_modulus(N, exponent_bits=240)
     values = list(range(150))
     found: list[list[int]] = []
-    work = [threading.Thread(target=lambda: found.append(opened(KEY, key.encrypt(plain(key, values))))) for _ in "ab"]
-    for thread in work:
-        thread.start()
-    for thread in work:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        work = [
+            threading.Thread(target=lambda: found.append(opened(KEY, key.encrypt(plain(key, values))))) for _ in "ab"
+        ]
+        for thread in work:
+            thread.start()
+        for thread in work:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert found == [values, values]
     assert len(built) == 1
 
@@ -419,6 +426,7 @@ print(modexp.BACKEND)
     assert done.stdout.split() == [backend]
 
 
+@settings(deadline=None)
 @given(
     st.binary(min_size=3, max_size=60).map(lambda data: data[: len(data) // 3 * 3]), st.binary(min_size=3, max_size=3)
 )
@@ -443,6 +451,6 @@ def test_draws_are_uniform_above_zero_and_below_the_bound():
 
 def test_the_tables_of_two_keys_are_kept_and_no_more():
     keys = [PublicKey.from_modulus(N, exponent_bits=bits) for bits in (224, 232, 240)]
-    kept = [paillier._powers(key) for key in keys]
-    assert [paillier._powers(key) is before for key, before in zip(keys[1:], kept[1:], strict=True)] == [True, True]
-    assert paillier._powers(keys[0]) is not kept[0]
+    before = [paillier._powers(key) for key in keys]
+    assert [paillier._powers(key) is one for key, one in zip(keys[1:], before[1:], strict=True)] == [True, True]
+    assert paillier._powers(keys[0]) is not before[0]
