@@ -33,7 +33,6 @@ from sandbox.model import (
     RawResult,
     Signed,
     Start,
-    TrailReport,
 )
 from sandbox.parts import Parts
 from sandbox.peer.failures import failure_of
@@ -321,11 +320,12 @@ class Wires:
         The job is released by now: a party that breaks off here leaves its trail out, and takes nothing back.
         """
         own = await self._ledger.own_trail(self._job)
+        signed_own = signed.sign(self._ledger.keys.identity, "trail", own)
         try:
-            await self._connections.broadcast("trail", wire.encode(own))
+            await self._connections.broadcast("trail", wire.encode(signed_own))
             for party in self._others:
-                report = wire.decode(TrailReport, await self._connections.recv(party, "trail", TRAIL_S))
-                await self._ledger.their_trail(self._job, party, report)
+                report = wire.decode(Signed, await self._connections.recv(party, "trail", TRAIL_S))
+                await self._ledger.their_trail(self._job, party, self._exchange.identity(party), report)
             await self._connections.finish()
         except SandboxError as error:
             log.warning("job %s is released, its trail is not whole: %s", self._job.job_id, error)

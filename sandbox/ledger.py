@@ -530,16 +530,22 @@ class Ledger:
             for index, leaf in audit_log.for_job(conn, job.job_id):
                 entry = wire.decode(Entry, leaf)
                 entries.append(TrailEntry(self.node_id, index, entry.what, leaf_hash(leaf, sm3), entry.time_ms))
-            report = TrailReport(tuple(entries))
-            record.trail(conn, job.job_id, self.node_id, report)
+            report = TrailReport(job.job_id, tuple(entries))
+            record.trail(conn, job.job_id, self.node_id, signed.sign(self.keys.identity, "trail", report))
             return report
 
         return await self.write(run)
 
-    async def their_trail(self, job: Job, party: str, report: TrailReport) -> None:
-        """Store what another party says it entered."""
-        if any(entry.party != party for entry in report.entries):
-            raise InvalidSpec(f"{party} reports entries of others")
+    async def their_trail(self, job: Job, party: str, identity: PublicKey, report: Signed) -> None:
+        """Store what another party says it entered, as that party signed it.
+
+        Raises:
+            Unauthenticated: it did not sign this.
+            InvalidSpec: it speaks of another job, or for others.
+        """
+        told = signed.verify(identity, "trail", report, TrailReport)
+        if told.job_id != job.job_id or any(entry.party != party for entry in told.entries):
+            raise InvalidSpec(f"{party} reports entries of others, or of another job")
         await self.write(lambda conn: record.trail(conn, job.job_id, party, report))
 
     async def unfinished(self, scenario_digest: bytes | None = None) -> list[str]:

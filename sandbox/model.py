@@ -572,8 +572,9 @@ class TrailEntry:
 
 @dataclass(frozen=True, slots=True)
 class TrailReport:
-    """One party's entries about a job."""
+    """One party's entries about a job; signed by its node."""
 
+    job_id: JobId
     entries: tuple[TrailEntry, ...]
 
 

@@ -170,7 +170,7 @@ def stage(conn: Connection, job_id: str, name: str, milliseconds: int, traffic: 
     )
 
 
-def trail(conn: Connection, job_id: str, party: str, report: TrailReport) -> None:
+def trail(conn: Connection, job_id: str, party: str, report: Signed) -> None:
     """Store the entries a party says it made."""
     conn.execute(trails.delete().where(trails.c.job_id == job_id, trails.c.party == party))
     conn.execute(insert(trails).values(job_id=job_id, party=party, report=wire.encode(report)))
@@ -247,7 +247,7 @@ def _plan(stored: bytes) -> Plan:
 
 @functools.lru_cache(maxsize=256)
 def _report(stored: bytes) -> TrailReport:
-    return wire.decode(TrailReport, stored)
+    return wire.decode(TrailReport, signed.read_signed(stored).payload)
 
 
 def _row(conn: Connection, job_id: str) -> Row[Any]:

@@ -169,7 +169,7 @@ trails = Table(
     metadata,
     Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
     Column("party", String(64), primary_key=True),
-    Column("report", LargeBinary, nullable=False),  # TrailReport
+    Column("report", LargeBinary, nullable=False),  # Signed TrailReport
 )
 
 usage = Table(
@@ -221,10 +221,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.engine: Engine = create_engine(url)
+        self._quick = self.engine
         self._writing = threading.RLock()
         if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _durable)
-            event.listen(self.engine, "begin", _immediate)
+            self._quick = create_engine(url)
+            for engine in (self.engine, self._quick):
+                event.listen(engine, "connect", _durable)
+                event.listen(engine, "begin", _immediate)
+            event.listen(self._quick, "connect", _unflushed)
 
     @classmethod
     def at(cls, path: Path) -> Store:
@@ -238,9 +242,14 @@ class Store:
             tables.create_all(self.engine)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """One transaction: everything in it is durable when the block ends, or none of it happened."""
-        with self._writing, self.engine.begin() as connection:
+    def write(self, flush: bool = True) -> Iterator[Connection]:
+        """One transaction: everything in it is durable when the block ends, or none of it happened.
+
+        Args:
+            flush: False saves the wait for the disk: it then survives the end of the process, but a loss of power only
+                if something else was flushed after it. For what has no effect beyond itself.
+        """
+        with self._writing, (self.engine if flush else self._quick).begin() as connection:
             yield connection
 
     @contextmanager
@@ -263,6 +272,7 @@ class Store:
     def close(self) -> None:
         """Let go of the database."""
         self.engine.dispose()
+        self._quick.dispose()
 
 
 def _durable(connection: Any, _record: Any) -> None:
@@ -270,6 +280,10 @@ def _durable(connection: Any, _record: Any) -> None:
     # The timeout first: switching to WAL itself can meet another process's lock.
     for pragma in ("busy_timeout=10000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _unflushed(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _immediate(connection: Connection) -> None:

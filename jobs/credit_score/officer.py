@@ -18,6 +18,7 @@ from typing import Any
 
 from sandbox import signed, wire
 from sandbox.client import Client, Outcome, Trust
+from sandbox.errors import IntegrityFailed
 from sandbox.model import DatasetRef, JobView, Measure, PeerCard, PsiEngine, ScoreScope, Statistic
 
 # The same as in totals.toml: of the bank's own column, and of one that only the operator has.
@@ -76,14 +77,17 @@ def _run(
 
 def _bands(totals: Outcome) -> list[dict[str, Any]]:
     """Return the table of totals as people read it: a line a band, ratios in percent."""
+    table = totals.outputs["totals"]
+    if isinstance(table, dict):
+        raise IntegrityFailed("the totals are no table")
     return [
         {
             "income_band": band["income_band"],
             "people": band["rows"],
-            "default_rate_percent": round(100 * band["default_rate"], 2),
+            "default_rate_percent": round(100 * band["default_rate"], 1),
             "average_use_percent": round(band["average_use"], 1),
         }
-        for band in totals.outputs["totals"].to_dict("records")
+        for band in table.to_dict("records")
     ]
 
 

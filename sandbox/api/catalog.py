@@ -85,7 +85,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         parse_schema(body.schema_json)
         if shutil.disk_usage(self._run).free < body.size + SPARE:
             raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
-        await asyncio.to_thread(self._edge.spend_nonce, opened)
+        await asyncio.to_thread(self._edge.spend_nonce, opened, False)
         return opened
 
     async def _receive(self, requests: AsyncIterator[Any], body: DatasetRegistration, folder: Path) -> None:

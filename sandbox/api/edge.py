@@ -125,9 +125,9 @@ class Edge:
                 tell="this request was sent before", hint="sign again: a retry needs a fresh nonce"
             ) from None
 
-    def spend_nonce(self, request: Request[Any]) -> None:
-        """Store the nonce of a request that has no other effect."""
-        with self.store.write() as conn:
+    def spend_nonce(self, request: Request[Any], is_read: bool = True) -> None:
+        """Store the nonce of a request without a transaction of its own; a read may recur if power is lost."""
+        with self.store.write(flush=not is_read) as conn:
             request.remember(conn)
 
     def forget_nonces(self) -> None:

@@ -104,7 +104,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             opened = await asyncio.to_thread(
                 self._edge.open, request, _PREFIX + "CancelJob", JobQuery, frozenset({"submitter", "operator"})
             )
-            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            await asyncio.to_thread(self._edge.spend_nonce, opened, False)
             view = await asyncio.to_thread(self._own, opened.caller, opened.body.job_id)
             if view.submitter != opened.caller.key_id and "operator" not in opened.caller.roles:
                 raise NotFound()

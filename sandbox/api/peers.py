@@ -45,7 +45,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
 
         async def grant() -> Any:
             opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Grant", Signed, PEERS)
-            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            await asyncio.to_thread(self._edge.spend_nonce, opened, False)
             await self._exchange.take_grant(opened.caller.name, opened.body)
             return peer_pb2.GrantResponse()
 
@@ -56,7 +56,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
 
         async def share() -> Any:
             opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Share", ScenarioBundle, PEERS)
-            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            await asyncio.to_thread(self._edge.spend_nonce, opened, False)
             held = await self._scenarios.take(opened.caller.name, opened.body)
             return peer_pb2.ShareResponse(approvals=[wire.to_proto(item) for item in held])
 
@@ -67,7 +67,7 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
 
         async def ping() -> Any:
             opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Ping", PingQuery, PEERS)
-            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            await asyncio.to_thread(self._edge.spend_nonce, opened, False)
             problem = ""
             if opened.body.call_back:
                 try:

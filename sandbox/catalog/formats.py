@@ -6,9 +6,9 @@ Source:    Unicode Standard Annex 15 (NFKC); GB 11643-1999 (identity numbers) wi
            digit; GB 32100-2015 (unified social credit codes); ITU-T E.164 (telephone numbers).
 Shapes:    every format starts from the spelling of a text and is a fixed point of itself. What is not valid keeps the
            spelling of a text. docs/keys.md has the rules with examples, tests/vectors/key_normalisation.json the known
-           answers: both sides of an intersection must agree on them. Characters are named one by one, not by Unicode
-           property, and no rule looks at the clock, so that neither a library's version nor a date changes a key.
-           A block is at most ``BLOCK`` rows, so that what is being worked on stays small; nothing loops over rows.
+           answers: both sides of an intersection must agree on them. What vanishes is named character by character,
+           not by a property that the next version of Unicode may give to more, and no rule looks at the clock.
+           Callers pass at most ``BLOCK`` rows at a time, so that what is being worked on stays small.
 Errors:    ``InvalidSpec`` for a column that can be no key.
 Not here:  whether a number was ever issued; which columns are the key (schema); what is done about invalid ones
            (intake).

@@ -2,8 +2,8 @@
 
     python -m sandbox.demo.local FOLDER NODE="ORGANISATION" NODE="ORGANISATION" ...
 
-What docs/by-hand.md does in its steps 1, 2 and 4, for any names. The folder then holds what commands need: a node's home
-(``--home FOLDER/NODE``), its card (``--node FOLDER/NODE.peer``), whose signatures prove its receipts
+What docs/by-hand.md does in its steps 1, 2 and 4, for any names. The folder then holds what commands need of a node:
+its home (``--home FOLDER/NODE``), its card (``--node FOLDER/NODE.peer``), whose signatures prove its receipts
 (``--trust FOLDER/NODE.trust``), and its log.
 """
 

@@ -254,7 +254,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
         bands.add_row(
             band["income_band"],
             str(band["people"]),
-            f"{band['default_rate_percent']:.2f} %",
+            f"{band['default_rate_percent']:.1f} %",
             f"{band['average_use_percent']:.1f} %",
         )
     console.print(bands)

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from sandbox.errors import InvalidSpec
 from sandbox.kinds import cells, contributors, crosswise
 from sandbox.kinds.cells import Shape
-from sandbox.kinds.counted import Counted
+from sandbox.kinds.counted import COUNTS, Counted
 from sandbox.kinds.kind import Conditions, Form, Kind, Task
 from sandbox.model import (
     AggregateSpec,
@@ -41,7 +41,6 @@ from sandbox.model import (
 
 ENGINE: Final = "paillier"
 TOTALS: Final = "totals"
-_COUNTS: Final = "counts"
 
 
 def compute(task: Task) -> RawResult:
@@ -50,7 +49,7 @@ def compute(task: Task) -> RawResult:
     shape = _shape(spec, task.scenario)
     kind = crosswise if spec.alignment else contributors
     counted = kind.compute(task, spec, shape)
-    task.keep(_COUNTS, counted.to_bytes())
+    task.keep(COUNTS, counted.to_bytes())
     return RawResult(counted.gate_inputs(), {}, {})
 
 
@@ -61,7 +60,7 @@ def finish(task: Task) -> RawResult:
     if spec.alignment:
         counted, sums = crosswise.finish(task, spec, shape)
     else:
-        counted = Counted.from_bytes(task.artefact(task.plan.job_id, _COUNTS), shape)
+        counted = Counted.from_bytes(task.artefact(task.plan.job_id, COUNTS), shape)
         sums = contributors.finish(task, spec, shape, counted)
     table = cells.statistics(shape, counted.rows.tolist(), counted.measured.tolist(), sums)
     sink = io.BytesIO()

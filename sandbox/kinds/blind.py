@@ -144,7 +144,7 @@ def open_sums(task: Task, spec: PsiSpec, size: int) -> tuple[list[list[int]], li
     key = PublicKey.from_bytes(task.artefact(task.plan.job_id, "key"))
     hiding, masked = (task.artefact(task.plan.job_id, name) for name in ("hiding", f"share-from-{right}"))
     plain = sealed.join(key, masked, hiding, right)
-    opened = [[int(value)] for value in layout.unpack(plain, size, 1)[0]]
+    opened = sealed.opened(layout, plain, size, 1, right)
     return opened[len(made.bounds) :], opened[: len(made.bounds)]
 
 

@@ -64,9 +64,16 @@ class Wanted:
         return (self.measure.column, self.measure.weight) if self.measure.weight else (self.measure.column,)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Its columns in the result: one, or one a band."""
+        if self.bands is not None:
+            return tuple(f"{self.measure.name}: {level}" for level in levels(self.bands))
+        return (self.measure.name,)
+
+    @property
     def counts(self) -> int:
         """How many numbers of rows it has in every cell: one, or one a band."""
-        return len(levels(self.bands)) if self.bands is not None else 1
+        return len(self.names)
 
     @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
@@ -128,11 +135,11 @@ def shape(groups: Sequence[str], measures: Sequence[Measure], scenario: Scenario
         raise InvalidSpec(tell=f"the scenario has no dimension {missing[0]!r}")
     if len(set(groups)) != len(groups):
         raise InvalidSpec(tell="a dimension is named twice")
-    names = [*groups, "rows", *(measure.name for measure in measures)]
-    if len(set(names)) != len(names):
-        raise InvalidSpec(tell="two columns of the result have the same name (rows is always one)")
     _refuse_telling_pairs(measures)
     wanted = tuple(_wanted(measure, ranges, dimensions) for measure in measures)
+    names = [*groups, "rows", *(name for one in wanted for name in one.names)]
+    if len(set(names)) != len(names):
+        raise InvalidSpec(tell="two columns of the result have the same name (rows is always one)")
     made = Shape(tuple(dimensions[name] for name in groups), wanted)
     if made.cells > MOST_CELLS:
         raise InvalidSpec(tell=f"the groups are {made.cells}; at most {MOST_CELLS} are allowed")
@@ -257,8 +264,8 @@ def statistics(
         own_counts, own_sums = counts[count_at : count_at + one.counts], sums[sum_at : sum_at + _ADDED[statistic]]
         count_at, sum_at = count_at + one.counts, sum_at + _ADDED[statistic]
         if one.bands is not None:
-            for level, column in zip(levels(one.bands), own_counts, strict=True):
-                table = table.append_column(f"{name}: {level}", pa.array(column, pa.int64()))
+            for column_name, column in zip(one.names, own_counts, strict=True):
+                table = table.append_column(column_name, pa.array(column, pa.int64()))
         elif one.value is None:
             table = table.append_column(name, pa.array(own_counts[0], pa.int64()))
         else:
@@ -269,13 +276,7 @@ def statistics(
 
 def result_columns(shape: Shape) -> dict[str, bool]:
     """Return the columns behind the labels: name -> whether it holds numbers of rows."""
-    columns = {"rows": True}
-    for one in shape.wanted:
-        if one.bands is not None:
-            columns |= {f"{one.measure.name}: {level}": True for level in levels(one.bands)}
-        else:
-            columns[one.measure.name] = one.value is None
-    return columns
+    return {"rows": True} | {name: one.value is None for one in shape.wanted for name in one.names}
 
 
 def result_places(shape: Shape) -> dict[str, int]:
@@ -375,6 +376,11 @@ def _integers(column: pa.Array, places: int, rounding: str) -> tuple[Whole, Mask
     if not pa.types.is_decimal(column.type):
         raise InvalidSpec(tell="a column that is to be added up or put into bands is no number")
     if places < column.type.scale:
+        # What does not fit anyhow is not rounded: it could need one digit more than a decimal has.
+        kind = pa.decimal128(38, column.type.scale)
+        most, least = (pa.scalar(Decimal(sign * MOST_VALUE).scaleb(-places), kind) for sign in (1, -1))
+        column = pc.min_element_wise(column.cast(kind), most, skip_nulls=False)
+        column = pc.max_element_wise(column, least, skip_nulls=False)
         column = pc.round(column, ndigits=places, round_mode=rounding)
     exact = column.cast(pa.decimal128(38, places)).fill_null(Decimal(0))
     words = np.frombuffer(exact.buffers()[1], "<i8").reshape(-1, 2)[exact.offset : exact.offset + len(exact)]

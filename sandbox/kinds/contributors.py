@@ -60,8 +60,7 @@ def finish(task: Task, spec: AggregateSpec, shape: Shape, counted: Counted) -> l
     share = task.artefact(task.plan.job_id, f"share-from-{collector}")
     with PrivateKey.from_bytes(task.paillier_key) as key:
         plain = key.decrypt(sealed.checked(key.public, share, layout.plaintexts(shape.cells), collector))
-    opened = layout.unpack(plain, counted.rows, shape.cells)
-    return [[int(value) for value in column] for column in opened.T]
+    return sealed.opened(layout, plain, counted.rows, shape.cells)
 
 
 def key_holder(plan: Plan) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.errors import ProtocolFailed
 from sandbox.kinds.cells import Shape
+
+COUNTS: Final = "counts"  # the artefact that holds what this node's gate judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +26,14 @@ class Counted:
         return np.concatenate([self.rows[None, :], self.measured]).astype("<i8").tobytes()
 
     @classmethod
-    def from_bytes(cls, content: bytes, shape: Shape) -> Counted:
+    def from_bytes(cls, content: bytes, shape: Shape, party: str = "", stage: str = "compute") -> Counted:
         """Read them back.
 
         Raises:
-            ProtocolFailed: they are for another table.
+            ProtocolFailed: they are for another table; naming the party they are from.
         """
         if len(content) != 8 * shape.cells * (1 + shape.counts):
-            raise ProtocolFailed("numbers of rows came for other groups", stage="compute")
+            raise ProtocolFailed("numbers of rows came for other groups", party=party, stage=stage)
         whole = np.frombuffer(content, "<i8").reshape(1 + shape.counts, shape.cells)
         return cls(whole[0], whole[1:])
 

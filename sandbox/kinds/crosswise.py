@@ -22,7 +22,7 @@ import pyarrow as pa
 from sandbox.errors import InvalidSpec, ProtocolFailed
 from sandbox.kinds import cells, sealed
 from sandbox.kinds.cells import Codes, Shape
-from sandbox.kinds.counted import Counted
+from sandbox.kinds.counted import COUNTS, Counted
 from sandbox.kinds.kind import Task
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import AggregateSpec, DatasetUse, Party, Scenario
@@ -97,12 +97,16 @@ def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list
     mine, theirs = (task.artefact(task.plan.job_id, name) for name in (_OWN, f"share-from-{other}"))
     masked, told = (mine, theirs) if task.me == measuring else (theirs, mine)
     own, hiding = _read_share(told, placed.shape_of(shape, False), grouping)
+    if task.me == measuring:
+        judged = Counted.from_bytes(task.artefact(task.plan.job_id, COUNTS), Shape(shape.dimensions, ()))
+        if not np.array_equal(judged.rows, own[0].rows):
+            raise ProtocolFailed("other numbers of rows came than were judged", party=grouping, stage="reveal")
     key = PublicKey.from_bytes(task.artefact(task.plan.job_id, "key"))
     rows = int(np.frombuffer(task.artefact(task.plan.job_id, "shared"), "<i8")[0])
     other_shape = placed.shape_of(shape, True)
     plain = sealed.join(key, masked, hiding, other)
-    opened = sealed.row_layout(other_shape, rows, spec.key_bits).unpack(plain, own[0].rows, shape.cells)
-    numbers = [[int(value) for value in column] for column in opened.T]
+    layout = sealed.row_layout(other_shape, rows, spec.key_bits)
+    numbers = sealed.opened(layout, plain, own[0].rows, shape.cells, other)
     return _merge(shape, placed, own, (numbers[len(other_shape.bounds) :], numbers[: len(other_shape.bounds)]))
 
 
@@ -116,7 +120,7 @@ def _measure(task: Task, spec: AggregateSpec, shape: Shape, table: pa.Table, row
             plain = layout.pack(added[first : first + BATCH])
             task.send(grouping, "cipher", key.encrypt(plain, threads=task.cores))
             task.progress(min(first + BATCH, rows), rows)
-        counted = Counted.from_bytes(task.receive(grouping, "counts"), Shape(shape.dimensions, ()))
+        counted = Counted.from_bytes(task.receive(grouping, "counts"), Shape(shape.dimensions, ()), grouping)
         if bool((counted.rows < 0).any()) or int(counted.rows.sum()) > rows:
             raise ProtocolFailed("more rows are in groups than are shared", party=grouping, stage="compute")
         hidden = task.receive(grouping, "masked")
@@ -181,7 +185,7 @@ def _merge(
 def _read_share(told: bytes, own: Shape, grouping: str) -> tuple[tuple[Counted, list[list[int]]], bytes]:
     try:
         found = json.loads(told)
-        counted = Counted.from_bytes(bytes.fromhex(found["counts"]), own)
+        counted = Counted.from_bytes(bytes.fromhex(found["counts"]), own, grouping, "reveal")
         sums = [[int(value) for value in one] for one in found["sums"]]
         hiding = bytes.fromhex(found["hiding"])
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from sandbox.errors import InvalidSpec, PartyFailed, ProtocolFailed
 from sandbox.kinds.cells import Mask, Shape, Whole
 from sandbox.kinds.kind import Task
-from sandbox.mpc.packing import Column, Layout
+from sandbox.mpc.packing import Additions, Column, Layout
 from sandbox.mpc.paillier import PrivateKey, PublicKey
 
 STAGE: Final = "compute"
@@ -59,6 +59,19 @@ def join(key: PublicKey, masked: bytes, hiding: bytes, party: str) -> bytes:
         for at in range(0, len(hiding), key.size)
     )
     return b"".join((number % key.n).to_bytes(key.size, "big") for number in numbers)
+
+
+def opened(layout: Layout, plain: bytes, additions: Additions, cells: int, party: str = "") -> list[list[int]]:
+    """Return the sums in plaintexts, a list for each column of the layout, of numbers by cell.
+
+    Raises:
+        ProtocolFailed: so many rows cannot make them; naming who could have brought others.
+    """
+    try:
+        found = layout.unpack(plain, additions, cells)
+    except ProtocolFailed as error:
+        raise ProtocolFailed(str(error), party=party, stage="reveal") from None
+    return [[int(value) for value in column] for column in found.T]
 
 
 def offer_key(task: Task, parties: list[str]) -> PublicKey:

@@ -18,12 +18,13 @@ Security: semi-honest parties; decisional Diffie-Hellman in the group, H a rando
           such a row stays wrong at the learner, and the other side only hears that the learner is content.
 Reveals:  to both sides: the size of both sets, the number of buckets and their padded size. To whoever learns: which
           of *their* keys both have. A party that may choose its keys can so ask about those keys. Nothing of a side's
-          order of input: elements are shuffled under the system's random source before they are sent.
+          order of input: elements are shuffled under the system's random source before they are sent. What a side that
+          does not learn is sent is the same whatever was found; how long the learner takes may not be, by a little.
 Shapes:   elements of a fixed size, in messages of exactly ``BATCH`` elements but for the last; a side that does not
           tell sends as many messages without content.
 Errors:   ``InvalidSpec`` for digests that break the contract; ``PartyFailed`` if the terms differ; ``ProtocolFailed``
           on a wrong length, a repeated, reflected or invalid element, or results that disagree. Never a partial answer.
-Not here: transport, cutting into buckets (memory is about 300 bytes a key of one bucket).
+Not here: transport, cutting into buckets (memory is about 450 bytes a key of one bucket).
 """
 
 from __future__ import annotations

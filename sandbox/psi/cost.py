@@ -38,11 +38,11 @@ SEALS: Final = {
 }
 # Seconds of CPU an element, with validation: hash to the curve, and multiply. docs/adr/0008, bench.sm2curve.
 BACKENDS: Final = {"ifma": (2.0e-6, 9.1e-6), "portable": (13e-6, 71e-6), "libcrypto": (385e-6, 323e-6)}
-# The same for X25519 in a Python loop: 5 000 keys a side took 149 us of CPU a key and side (hash and two products).
-_X25519: Final = (37e-6, 56e-6)
+# The same for X25519 in a Python loop: 5 000 keys a side took 112 us of CPU a key and side (hash and two products).
+_X25519: Final = (28e-6, 42e-6)
 
-# RR22 (spu 0.10, fast mode). Quiet machine, a core a party: 5.5 s at 1e6 x 1e6 and 38.8 s at 1e7 x 1e7 from start to
-# result, that is about 1.9 us a row of either side; 0.6 s for 1e3 x 1e3. With 8 cores a party published figures are
+# RR22 (spu 0.10, fast mode), a core a party, sealed, from start to result: 5.5 s at 1e6 x 1e6 and 38.8 s at 1e7 x 1e7,
+# about 1.9 us a row of either side; 0.8 s for 1e3 x 1e3 on a busy machine. Published figures with 8 cores a party are
 # about twice as fast as ours with one, and no faster with 32.
 _RR22_START_S: Final = 0.6
 _RR22_ROW_S: Final = 1.9e-6

@@ -209,10 +209,12 @@ class ControlMessage(_message.Message):
     def __init__(self, label: _Optional[str] = ..., body: _Optional[bytes] = ...) -> None: ...
 
 class TrailReport(_message.Message):
-    __slots__ = ("entries",)
+    __slots__ = ("job_id", "entries")
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
     ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    job_id: str
     entries: _containers.RepeatedCompositeFieldContainer[_job_pb2.TrailEntry]
-    def __init__(self, entries: _Optional[_Iterable[_Union[_job_pb2.TrailEntry, _Mapping]]] = ...) -> None: ...
+    def __init__(self, job_id: _Optional[str] = ..., entries: _Optional[_Iterable[_Union[_job_pb2.TrailEntry, _Mapping]]] = ...) -> None: ...
 
 class ProposeRequest(_message.Message):
     __slots__ = ("signed",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import date
@@ -49,6 +50,17 @@ def test_known_answers_are_enough() -> None:
     assert {case["format"] for case in CASES} == set(KeyFormat)
     outputs = [case["output"] for case in CASES if case["format"] == "id_number" and case["valid"]]
     assert {number[:4] for number in outputs} == {"9900", "9990"}  # nobody's
+
+
+def test_the_examples_in_the_document_are_true() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "keys.md").read_text(encoding="utf-8")
+    table = page.partition("### Examples")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", table, re.MULTILINE)
+    assert {form for form, _, _ in rows} == set(KeyFormat)
+    for form, written, answer in rows:
+        (wanted,) = re.findall(r"`([^`]+)`", answer)
+        texts = re.findall(r"`([^`]+)`", written)
+        assert texts and spelled(texts, KeyFormat(form)) == [(wanted, "invalid" not in answer)] * len(texts)
 
 
 def test_the_reference_computes_check_characters_as_published() -> None:
@@ -193,6 +205,16 @@ def test_one_wrong_digit_of_an_identity_number_is_noticed(place: int) -> None:
     number = "99000019900101005X"
     changed = [number[:place] + other + number[place + 1 :] for other in "0123456789X" if other != number[place]]
     assert spelled(changed, KeyFormat.ID_NUMBER) == [(other, False) for other in changed]
+
+
+def test_every_check_character_is_right_for_some_codes_and_wrong_for_the_others() -> None:
+    alphabet = "0123456789ABCDEFGHJKLMNPQRTUWXY"
+    bodies = [f"91990000MA00000{one}{other}" for one in alphabet for other in alphabet]
+    right = [credit_check(body) for body in bodies]
+    assert set(right) == set(alphabet)
+    for character in alphabet:
+        found = spelled([body + character for body in bodies], KeyFormat.CREDIT_CODE)
+        assert [valid for _, valid in found] == [character == wanted for wanted in right]
 
 
 def test_every_day_of_the_calendar_and_no_other_is_a_birthday() -> None:

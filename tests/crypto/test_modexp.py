@@ -30,7 +30,8 @@ SOURCES = Path(modexp.__file__).parent / "_modexp"
 HERE = modexp.backends()
 NAMES = ("ifma", "gmp")
 # Lengths in use (keys of 1024, 2048 and 3072 bits and their squares), the ends, and those around a limb of 52 bits.
-LENGTHS = (1024, 1025, 1040, 1041, 2047, 2048, 2080, 2081, 3072, 4096, 6100, 6144)
+# The others have what is left of numbers of limbs.
+LENGTHS = (1024, 1025, 1040, 1041, 2047, 2048, 2080, 2081, 3072, 3600, 4096, 4600, 5100, 5600, 6100, 6144)
 COUNTS = (0, 1, 7, 8, 9, 16, 17, 513)
 
 needs_ifma = pytest.mark.skipif("ifma" not in HERE, reason="no back end ifma on this machine")
@@ -177,10 +178,10 @@ def exponents(bits: int) -> list[int]:
 @pytest.mark.parametrize("bits", LENGTHS)
 def test_powers_equal_python(backend, bits):
     # Short exponents under every modulus; long ones below.
-    for n in numbers(bits):
+    for n in numbers(bits)[1:4]:
         used = modulus(backend, n)
-        values = some(n, 17, bits)
-        for exponent in (0, 1, 2, 31, 32, 65537, 2**65 - 1, 2**64 + 2**63):
+        values = some(n, 9, bits)
+        for exponent in (0, 1, 31, 32, 65537, 2**64 + 2**63):
             got = used.power(pack(values, used.size), exponent)
             assert unpack(got, used.size) == [pow(value, exponent, n) for value in values]
 
@@ -238,6 +239,23 @@ def small_table(backend: str) -> tuple[modexp.FixedBase, int, int]:
     n = numbers(1024)[-1]
     base = some(n, 20)[-1]
     return modexp.FixedBase(modulus(backend, n), base, 256), n, base
+
+
+@every
+@pytest.mark.parametrize("bits", [2048, 3072])
+def test_the_sizes_of_paillier(backend, bits):
+    # Keys of that many bits: encryption under the square, decryption under the square of a prime, exponents of half.
+    draw = random.Random(bits)
+    wanted = [0, (1 << bits // 2) - 1, *(draw.getrandbits(bits // 2) for _ in range(3))]
+    n = numbers(2 * bits)[-1]
+    base = draw.randrange(n)
+    table = modexp.FixedBase(modulus(backend, n), base, bits // 2, window=5)
+    got = table.power(pack(wanted, bits // 16), threads=2)
+    assert unpack(got, bits // 4) == [pow(base, exponent, n) for exponent in wanted]
+    n = numbers(bits)[-1]
+    values = some(n, 9, bits)
+    got = modulus(backend, n).power(pack(values, bits // 8), wanted[-1])
+    assert unpack(got, bits // 8) == [pow(value, wanted[-1], n) for value in values]
 
 
 @every
@@ -613,7 +631,7 @@ typedef unsigned char __mmask8, octets __attribute__((vector_size(64)));
 
 #define _MM_HINT_T1 2
 #define _mm_prefetch(from, hint) __builtin_prefetch(from)
-#define INLINE static inline
+#define INLINE static __attribute__((noinline, unused)) /* or gcc takes a minute */
 #define EACH(value) words out; for (int i = 0; i < 8; i++) out[i] = (word)(value); return (__m512i)out
 #define AT(vector) (((words)(vector))[i])
 #define BIT(mask) (0 - hidden((mask) >> i & 1))
@@ -714,6 +732,7 @@ static void give_back(void *memory)
     for (int i = 0; i < 8; i++) {
         if (taken[i].memory != memory)
             continue;
+        VALGRIND_MAKE_MEM_DEFINED(memory, taken[i].size);
         for (size_t at = 0; at < taken[i].size; at++)
             unwiped += ((const unsigned char *)memory)[at] != 0;
         taken[i].memory = NULL;
@@ -741,7 +760,7 @@ int main(int count, char **arguments)
 {
     static struct modulus m;
     static uint8_t out[COUNT * SIZE];
-    struct table t = {.bits = 16, .window = 4, .windows = 4, .digits = 16};
+    struct table t = {.bits = 6, .window = 3, .windows = 2, .digits = 8};
 
     (void)arguments;
     if (modexp_prepare(&m, modulus, r, r_squared, SIZE))
@@ -756,7 +775,7 @@ int main(int count, char **arguments)
     if (modexp_multiply(&m, elements, elements, COUNT, out))
         return 2;
     show(out, sizeof out);
-    if (modexp_power(&m, elements, COUNT, exponents, 4, out))
+    if (modexp_power(&m, elements, COUNT, exponents, 2, out))
         return 2;
     if (count > 1 && (out[1] & 1)) /* a branch on a result: the watch itself is tested with it */
         puts("odd");
@@ -807,21 +826,22 @@ def watch(folder: Path, sources: dict[str, str], n: int, values: list[int], expo
 def plain_sources() -> dict[str, str]:
     texts = {path.name: path.read_text(encoding="ascii") for path in (*SOURCES.glob("*.h"), *SOURCES.glob("*.c"))}
     texts["ifma.c"], pragmas = re.subn(r"#pragma GCC target.*", "", texts["ifma.c"])
-    assert pragmas == 1
+    texts["ifma.c"], splits = re.subn(r"SQUARES_SPLIT = \d+", "SQUARES_SPLIT = 40", texts["ifma.c"])
+    assert (pragmas, splits) == (1, 1)
     return texts
 
 
 @pytest.mark.long
 def test_no_branch_and_no_address_depends_on_exponents_or_elements_and_work_space_is_wiped(tmp_path):
-    n = numbers(4096)[-1]
-    values, secret = some(n, 9), random.Random(4).randbytes(18)
+    n = numbers(2048)[-1]
+    values, secret = some(n, 9), bytes([43, 0, 1, 63, 7, 32, 8, 56, 21])
     line = watch(tmp_path, plain_sources(), n, values, secret)
     silent = subprocess.run(line, capture_output=True, text=True)
     assert silent.returncode == 0, silent.stderr[-3000:]
-    common, each = int.from_bytes(secret[:4], "big"), unpack(secret, 2)
+    common = int.from_bytes(secret[:2], "big")
     wanted = [[value * value % n for value in values], [pow(value, common, n) for value in values],
-              [pow(values[0], exponent, n) for exponent in each]]  # fmt: skip
-    assert silent.stdout.split() == [pack(row, 512).hex() for row in wanted]
+              [pow(values[0], exponent, n) for exponent in secret]]  # fmt: skip
+    assert silent.stdout.split() == [pack(row, 256).hex() for row in wanted]
     assert subprocess.run([*line, "leak"], capture_output=True).returncode == 9
 
 
@@ -832,8 +852,8 @@ def test_no_branch_and_no_address_depends_on_exponents_or_elements_and_work_spac
         ("batch.h", "modexp_wipe(work, size);", "", 3),
         (
             "table.h",
-            "octets, digits[group],",
-            "octets, digits[group] = powers[digits[group][0]] * 0 + digits[group],",
+            "first, powers, octets,",
+            "first, powers + (powers[digits[group][0]][0] >> 63), octets,",
             9,
         ),
         ("batch.h", "            limb mask = ", "            if (i == digit) continue;\n            limb mask = ", 9),
@@ -845,5 +865,5 @@ def test_the_watch_sees_what_it_is_for(tmp_path, name, sound, broken, code):
     assert sources[name].count(sound) == 1
     sources[name] = sources[name].replace(sound, broken)
     n = numbers(1024)[-1]
-    line = watch(tmp_path, sources, n, some(n, 3), b"\x81\x23\x45\x67\x89\xab")
+    line = watch(tmp_path, sources, n, some(n, 3), b"\x21\x07\x3a")
     assert subprocess.run(line, capture_output=True).returncode == code

@@ -73,14 +73,19 @@ class ByHand:
         for port, free in zip(("7701", "7702", "7703"), _free_ports(3), strict=True):
             assert f":{port}" in text, f"the page no longer says where port {port} is"
             text = text.replace(f":{port}", f":{free}")
-        opening, *parts = re.split(r"^## (\d+)\. ", text, flags=re.MULTILINE)
-        self.sections = dict(zip(map(int, parts[::2]), map(_commands, parts[1::2]), strict=True))
+        opening, self.sections = read_sections(text)
         self.shell = Shell(folder)
-        self.shell.run(_commands(opening))
+        self.shell.run(opening)
 
     def section(self, number: int) -> str:
         """Run one section and return what it printed."""
         return self.shell.run(self.sections[number])
+
+
+def read_sections(text: str) -> tuple[str, dict[int, str]]:
+    """Return the commands of a page: those before its first numbered section, and those of each of these."""
+    opening, *parts = re.split(r"^###? (\d+)\. ", text, flags=re.MULTILINE)
+    return _commands(opening), dict(zip(map(int, parts[::2]), map(_commands, parts[1::2]), strict=True))
 
 
 def _commands(text: str) -> str:

@@ -1,11 +1,14 @@
-"""Three nodes as docs/by-hand.md makes them."""
+"""Three nodes as docs/by-hand.md makes them, and the examples that begin with nodes of their own or with these."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-from by_hand_page import ByHand
+from by_hand_page import PAGE, ROOT, ByHand
+from example_page import Example
 
 
 @pytest.fixture(scope="session")
@@ -16,5 +19,37 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
         for number in range(1, 6):
             page.section(number)
         yield page
+    finally:
+        page.shell.close()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An example whose commands have been typed; each has ended with 0."""
+
+    page: Example
+    folder: Path  # where its files are
+    told: dict[int, str]  # what each section printed
+
+
+@pytest.fixture(scope="session")
+def joint_totals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """Three departments and their totals; the nodes run until the end."""
+    page = Example("joint_totals", tmp_path_factory.mktemp("joint-totals"))
+    try:
+        yield Ran(page, page.folder / "departments", {number: page.section(number) for number in range(1, 7)})
+        page.section(7)
+    finally:
+        page.shell.close()
+
+
+@pytest.fixture(scope="session")
+def intersections(by_hand: ByHand) -> Iterator[Ran]:
+    """Every question about shared people, at the nodes made by hand."""
+    member = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("member()"))
+    opening = f"source ./activate\nREPOSITORY={ROOT}\n{member}"
+    page = Example("intersections", by_hand.folder, opening)
+    try:
+        yield Ran(page, by_hand.folder, {number: page.section(number) for number in range(1, 8)})
     finally:
         page.shell.close()

@@ -308,7 +308,7 @@ def scenario(
     fields: Sequence[Sequence[str]],
     dimensions: Sequence[Dimension] = (),
     measures: Sequence[MeasureRange] = (),
-    minimum: int = 1,
+    minimum: int = 0,
     recipient: str = "",
 ) -> Scenario:
     """One scenario over the datasets of some parties, the minimum group small so that tests can be."""

@@ -80,6 +80,7 @@ static void scan(limb out0[BLOCK], limb out1[BLOCK], const limb *powers, size_t 
         UNROLL(BLOCK) for (size_t k = 0; k < BLOCK; k++)
         {
             __m512i eight = (__m512i)powers[k];
+
             sum0[k] = _mm512_mask_permutexvar_epi64(sum0[k], here0, inside0, eight);
             sum1[k] = _mm512_mask_permutexvar_epi64(sum1[k], here1, inside1, eight);
         }

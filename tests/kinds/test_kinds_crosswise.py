@@ -1,0 +1,392 @@
+"""Totals where one side knows the groups and the other what is added up: equal to the join in the clear, and no row of
+either side at the other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kind_parties import EARLIER, JOB, Message, Room, paillier, room, scenario
+
+from sandbox.errors import (
+    DeadlinePassed,
+    InvalidSpec,
+    OutputWithheld,
+    PartyFailed,
+    ProtocolFailed,
+    SandboxError,
+    WrongState,
+)
+from sandbox.kinds import aggregate, cells, crosswise
+from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
+
+BANK, OPERATOR = ("income", "branch", "bad"), ("late", "util", "city")
+DIMENSIONS = (
+    Dimension("branch", "branch", ("x", "y")),
+    Dimension("city", "city", ("a", "b", "c")),
+    Dimension("util_band", "util", (), (20, 50)),
+    Dimension("late_band", "late", (), (1, 3)),
+    Dimension("income_band", "income", (), (1000, 5000)),
+)
+RANGES = (
+    MeasureRange("income", 0, 10_000),
+    MeasureRange("bad", 0, 1),
+    MeasureRange("late", 0, 9),
+    MeasureRange("util", -5, 100),
+)
+HELD = scenario([BANK, OPERATOR], DIMENSIONS, RANGES)
+DEFAULTS, INCOME = Measure("defaults", Statistic.MEAN, "bad"), Measure("income", Statistic.SUM, "income")
+SPREAD, LATE = Measure("spread", Statistic.VARIANCE, "income"), Measure("late", Statistic.SUM, "late")
+USE, LATES = Measure("use", Statistic.MEAN, "util"), Measure("lates", Statistic.HISTOGRAM, "late_band")
+KNOWN = Measure("known", Statistic.COUNT, "late")
+WEIGHED = Measure("weighed", Statistic.WEIGHTED_SUM, "income", "bad")
+
+
+def tables(seed: int, rows: int = 90) -> tuple[pa.Table, pa.Table]:
+    random = np.random.default_rng(seed)
+    gone = random.random(rows) < 0.15
+    bank = {
+        "id": [f"p{n}" for n in range(rows)],
+        "income": pa.array(random.integers(0, 10_001, rows), pa.int64(), mask=gone),
+        "branch": random.choice(["x", "y", "other"], rows, p=[0.5, 0.4, 0.1]).tolist(),
+        "bad": pa.array(random.integers(0, 2, rows), pa.int64()),
+    }
+    operator = {
+        "id": [f"p{n}" for n in range(rows // 3, rows + rows // 3)],
+        "late": pa.array(random.integers(0, 10, rows), pa.int64(), mask=random.random(rows) < 0.1),
+        "util": pa.array(random.integers(-5, 101, rows), pa.int64()),
+        "city": random.choice(["a", "b", "c"], rows).tolist(),
+    }
+    return pa.table(bank), pa.table(operator)
+
+
+def ask(groups: tuple[str, ...], *measures: Measure, seed: int = 1, rows: int = 90, **options: Any) -> Room:
+    both = tables(seed, rows)
+    ids = [one["id"].to_pylist() for one in both]
+    shared = [name for name in ids[0] if name in set(ids[1])]
+    np.random.default_rng(seed).shuffle(shared)
+    held = replace(HELD, **options.pop("held", {}))
+    bits = options.get("key_bits", 2048)
+    made = room(AggregateSpec((), EARLIER, groups, measures, bits), held, both, **options)
+    for party, own in zip(("bank", "operator"), ids, strict=True):
+        positions = np.array([own.index(name) for name in shared], "<i8")
+        made.artefacts[party, EARLIER, "alignment"] = positions.tobytes()
+    return made
+
+
+def joined(asked: Room) -> pa.Table:
+    """Both sides' rows of the shared people beside each other, as nobody ever has them."""
+    parts = []
+    for party, own in asked.tables.items():
+        positions = np.frombuffer(asked.artefacts[party, EARLIER, "alignment"], "<i8")
+        parts.append(own.take(pa.array(positions)))
+    whole = parts[0]
+    for name in parts[1].column_names[1:]:
+        whole = whole.append_column(name, parts[1][name])
+    assert parts[0]["id"].equals(parts[1]["id"])
+    return whole
+
+
+def expected(asked: Room) -> pa.Table:
+    spec: Any = asked.spec.kind
+    made, whole = cells.shape(spec.groups, spec.measures, asked.scenario), joined(asked)
+    placed = cells.group_codes(whole, made.dimensions)
+    sums, counted = cells.prepare(whole, made.wanted)
+    everything = np.ones(whole.num_rows, np.bool_)
+    return cells.statistics(
+        made,
+        cells.grouped_counts(placed, everything, made.cells),
+        [cells.grouped_counts(placed, one, made.cells) for one in counted],
+        [cells.grouped_sums(placed, one, made.cells) for one in sums],
+    )
+
+
+CASES: list[tuple[str, tuple[str, ...], tuple[Measure, ...]]] = [
+    ("groups left, measures right", ("branch",), (LATE, USE)),
+    ("groups right, measures left", ("util_band",), (DEFAULTS, INCOME, SPREAD)),
+    ("two dimensions of one side", ("city", "util_band"), (DEFAULTS,)),
+    ("own measures between the others", ("util_band",), (LATE, DEFAULTS, USE, INCOME, KNOWN)),
+    ("bands of the other side", ("branch",), (LATES, KNOWN)),
+    ("bands of both", ("city",), (LATES, Measure("incomes", Statistic.HISTOGRAM, "income_band"))),
+    ("only counts of the other side", ("branch",), (KNOWN,)),
+    ("a weighted sum of the other side", ("city",), (WEIGHED,)),
+    ("no groups", (), (DEFAULTS, LATE)),
+    ("no groups, measures of one side", (), (LATE, USE)),
+]
+
+
+@pytest.mark.parametrize("recipient", ["bank", "operator"])
+@pytest.mark.parametrize(("groups", "measures"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+def test_the_table_is_the_one_of_the_join(groups: Any, measures: Any, recipient: str) -> None:
+    asked = ask(groups, *measures, held={"recipient": replace(HELD.recipient, node_id=recipient)})
+    assert asked.exact().equals(expected(asked))
+
+
+def test_a_row_longer_than_a_plaintext_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crosswise, "BATCH", 7)  # and several messages
+    wide = MeasureRange("income", -(1 << 30), 1 << 30)
+    many = tuple(Measure(f"v{n}", Statistic.VARIANCE, "income") for n in range(16))
+    asked = ask(("city",), *many, held={"measures": (wide, *RANGES[1:])}, rows=30)
+    sent = asked_parts(asked)
+    assert asked.exact().equals(expected(asked))
+    shared = len(asked.artefacts["bank", EARLIER, "alignment"]) // 8
+    messages = asked.heard("operator", "cipher")
+    assert sent > 1 and sum(map(len, messages)) == shared * sent * 512 and len(messages) == -(-shared // 7)
+
+
+def asked_parts(asked: Room) -> int:
+    from sandbox.kinds import sealed
+
+    spec: Any = asked.spec.kind
+    return sealed.row_layout(cells.shape(spec.groups, spec.measures, asked.scenario), 20, 2048).parts
+
+
+def test_a_long_key() -> None:
+    asked = ask(("branch",), LATE, key_bits=3072, rows=24)
+    assert asked.exact().equals(expected(asked))
+
+
+@given(st.integers(6, 60), st.integers(0, 2**31), st.booleans(), st.data())
+@settings(max_examples=6, deadline=None)
+def test_any_sizes_and_tables(rows: int, seed: int, left: bool, data: st.DataObject) -> None:
+    pool = ("city", "util_band") if left else ("branch", "income_band")
+    groups = tuple(data.draw(st.lists(st.sampled_from(pool), max_size=2, unique=True)))
+    own, other = ([LATE, USE], [DEFAULTS, INCOME]) if left else ([DEFAULTS, INCOME], [LATE, USE])
+    chosen = data.draw(st.permutations([data.draw(st.sampled_from(other)), *data.draw(st.lists(st.sampled_from(own), max_size=1))]))
+    asked = ask(groups, *chosen, seed=seed, rows=rows)
+    assert asked.exact().equals(expected(asked))
+
+
+def test_what_leaves_has_the_declared_form() -> None:
+    left = ask(("util_band",), DEFAULTS, INCOME).run()["totals"]
+    assert left.column_names == ["util_band", "rows", "defaults", "income"]
+    assert left["util_band"].to_pylist() == ["below 20", "20 to below 50", "50 and above"]
+
+
+# --- who has what ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("groups", "measures", "told"),
+    [
+        (("branch", "city"), (DEFAULTS,), "one side holds all groups"),
+        (("branch",), (DEFAULTS, INCOME), "one side holds all groups"),
+        (("city",), (replace(WEIGHED, weight="late"),), "one side holds all groups"),
+    ],
+)
+def test_a_job_that_cannot_be_shared_out_is_refused(groups: Any, measures: Any, told: str) -> None:
+    with pytest.raises(InvalidSpec) as refusal:
+        ask(groups, *measures)
+    assert told in refusal.value.tell
+
+
+def test_each_side_brings_only_the_columns_that_are_its_part() -> None:
+    asked = ask(("util_band",), DEFAULTS, LATE)
+    assert {party.node_id: party.fields for party in asked.plan.parties} == {
+        "bank": ("bad",),
+        "operator": ("util", "late"),
+    }
+    assert aggregate.KIND.key_holder(asked.plan, asked.spec, asked.scenario) == "bank"
+    asked = ask(("branch",), LATE)
+    assert {party.node_id: party.fields for party in asked.plan.parties} == {"bank": ("branch",), "operator": ("late",)}
+    assert aggregate.KIND.key_holder(asked.plan, asked.spec, asked.scenario) == "operator"
+    told = aggregate.KIND.reveals(asked.spec, asked.plan.parties, asked.scenario, "paillier")
+    assert [reveal.party for reveal in told] == ["bank", "operator", "recipient"]
+
+
+def test_a_label_may_be_added_up_and_grouped_by() -> None:
+    bank, operator = HELD.datasets
+    held = {"datasets": (replace(bank, fields=("income", "branch"), label="bad"), operator)}
+    asked = ask(("util_band",), DEFAULTS, held=held)
+    assert asked.exact().equals(expected(asked))
+
+
+# --- what each party sees -------------------------------------------------------------------------------------------
+
+
+def test_the_group_side_sees_ciphertexts_and_the_measure_side_numbers_of_rows() -> None:
+    rooms = [ask(("util_band",), DEFAULTS, INCOME, LATE, salt=bytes(32)) for _ in range(2)]
+    for asked in rooms:
+        asked.run()
+        assert {(m.sender, m.to, m.label) for m in asked.said} == {
+            ("bank", "operator", "key"),
+            ("bank", "operator", "cipher"),
+            ("operator", "bank", "counts"),
+            ("operator", "bank", "masked"),
+            ("operator", "bank", "share"),
+        }
+        (counts,) = asked.heard("bank", "counts")
+        told = expected(asked)
+        assert np.frombuffer(counts, "<i8").tolist() == told["rows"].to_pylist()  # not of the operator's own measures
+        ciphers = b"".join(asked.heard("operator", "cipher"))
+        units = [ciphers[at : at + 512] for at in range(0, len(ciphers), 512)]
+        assert len(set(units)) == len(units)  # equal rows do not show
+    first, second = ({m.body for m in asked.said if m.label in ("cipher", "masked", "share")} for asked in rooms)
+    assert not first & second
+
+
+def test_the_measure_side_decrypts_sums_under_a_uniform_number() -> None:
+    asked = ask(("util_band",), DEFAULTS, INCOME)
+    asked.compute()
+    share = asked.artefacts["bank", JOB, "own-share"]
+    numbers = [int.from_bytes(share[at : at + 256], "big") for at in range(0, len(share), 256)]
+    assert len(numbers) == 3 and all(number.bit_length() > 1900 for number in numbers)
+    (masked,) = asked.heard("bank", "masked")
+    assert paillier().decrypt(masked) == share
+    other = ask(("util_band",), DEFAULTS, INCOME)
+    other.compute()
+    assert other.artefacts["bank", JOB, "own-share"] != share
+
+
+def test_before_the_grants_neither_side_has_both_shares() -> None:
+    asked = ask(("util_band",), DEFAULTS, LATE)
+    asked.compute()
+    names = {party: {name for who, job, name in asked.artefacts if who == party and job == JOB} for party in asked.tables}
+    assert names == {
+        "bank": {"own-share", "key", "shared", "counts"},
+        "operator": {"share-for-bank", "key", "shared", "counts"},
+    }
+
+
+# --- too few --------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_in_a_group_withholds_and_no_share_moves() -> None:
+    smallest = min(expected(ask(("util_band",), DEFAULTS))["rows"].to_pylist())
+    rules = [replace(rule, min_group=smallest + 1) for rule in HELD.outputs]
+    asked = ask(("util_band",), DEFAULTS, held={"outputs": tuple(rules)})
+    raw = asked.compute()
+    with pytest.raises(OutputWithheld):
+        asked.reveal(raw)
+    assert not [m for m in asked.said if m.label == "share"]
+    enough = [replace(rule, min_group=smallest) for rule in HELD.outputs]
+    assert ask(("util_band",), DEFAULTS, held={"outputs": tuple(enough)}).run()
+
+
+def test_too_few_with_a_value_of_the_sealed_column_withholds_at_the_last_step() -> None:
+    """Only the table itself shows in how many shared rows the other side's column is there."""
+    asked = ask(("branch",), LATE, KNOWN)
+    table = expected(asked)
+    known, rows = min(table["known"].to_pylist()), min(table["rows"].to_pylist())
+    assert known < rows
+    rules = tuple(replace(rule, min_group=known + 1) for rule in HELD.outputs)
+    asked = ask(("branch",), LATE, KNOWN, held={"outputs": rules})
+    raw = asked.reveal(asked.compute())
+    with pytest.raises(OutputWithheld):
+        asked.release(raw)
+
+
+# --- parties that do not keep to it ---------------------------------------------------------------------------------
+
+
+def on(label: str, make: Callable[[Message], Sequence[Message]]) -> Callable[[Message], Sequence[Message]]:
+    return lambda message: make(message) if message.label == label else (message,)
+
+
+def spoilt(body: Callable[[bytes], bytes]) -> Callable[[Message], Sequence[Message]]:
+    return lambda message: (replace(message, body=body(message.body)),)
+
+
+def numbers(*values: int) -> bytes:
+    return np.array(values, "<i8").tobytes()
+
+
+ABUSE: list[tuple[str, Any, type[SandboxError], str]] = [
+    ("zeros for ciphertexts", on("cipher", spoilt(lambda b: bytes(len(b)))), ProtocolFailed, "bank"),
+    ("noise for ciphertexts", on("cipher", spoilt(lambda b: b"\xff" * len(b))), ProtocolFailed, "bank"),
+    ("a row less", on("cipher", spoilt(lambda b: b[512:])), ProtocolFailed, "bank"),
+    ("a batch twice", on("cipher", lambda m: (m, m)), ProtocolFailed, "bank"),
+    ("no key", on("key", spoilt(lambda b: b[:-1])), ProtocolFailed, "bank"),
+    ("another key", on("key", spoilt(lambda b: paillier(3072).public.to_bytes())), PartyFailed, "bank"),
+    ("more rows than are shared", on("counts", spoilt(lambda b: numbers(1000, 1, 1))), ProtocolFailed, "operator"),
+    ("rows below none", on("counts", spoilt(lambda b: numbers(-5, 10, 10))), ProtocolFailed, "operator"),
+    ("numbers of other groups", on("counts", spoilt(lambda b: b[:-8])), ProtocolFailed, "operator"),
+    ("numbers twice", on("counts", lambda m: (m, m)), ProtocolFailed, "operator"),
+    ("no ciphertexts back", on("masked", spoilt(lambda b: b"")), ProtocolFailed, "operator"),
+    ("one more to decrypt", on("masked", spoilt(lambda b: b + b[:512])), ProtocolFailed, "operator"),
+    ("zeros to decrypt", on("masked", spoilt(lambda b: bytes(len(b)))), ProtocolFailed, "operator"),
+    ("another to decrypt later", on("masked", lambda m: (m, m)), ProtocolFailed, "operator"),
+]
+
+
+@pytest.mark.parametrize(("change", "kind", "party"), [a[1:] for a in ABUSE], ids=[a[0] for a in ABUSE])
+def test_whoever_departs_from_it_is_named(change: Any, kind: type[SandboxError], party: str) -> None:
+    asked = ask(("util_band",), DEFAULTS, change=change)
+    with pytest.raises(kind) as refusal:
+        asked.compute()
+    assert (refusal.value.party, refusal.value.stage) == (party, "compute")
+    assert not [m for m in asked.said if m.label == "share"]
+
+
+def share_with(**changes: Any) -> Callable[[bytes], bytes]:
+    return lambda body: json.dumps({**json.loads(body), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda b: b"no share",
+        lambda b: b"[]",
+        lambda b: b"[" * 100_000,
+        share_with(hiding="zz"),
+        share_with(hiding="ab" * 256),
+        share_with(hiding=""),
+        share_with(counts="00" * 8),
+        share_with(sums=[]),
+        share_with(sums=[["1"]]),
+        share_with(sums=[["1", "2", "x"]]),
+        lambda b: json.dumps({"counts": json.loads(b)["counts"]}).encode(),
+    ],
+)
+def test_a_share_that_is_none_is_refused_by_name(spoil: Any) -> None:
+    asked = ask(("util_band",), DEFAULTS, LATE)
+    raw = asked.compute()
+    asked.change = on("share", spoilt(spoil))
+    with pytest.raises(ProtocolFailed) as refusal:
+        asked.reveal(raw)
+    assert (refusal.value.party, refusal.value.stage) == ("operator", "reveal")
+    assert ("bank", JOB, "totals") not in asked.artefacts
+
+
+def test_other_numbers_of_rows_in_the_share_than_were_judged_are_refused() -> None:
+    """The measure side's gate judged what it was told: the share cannot bring other numbers afterwards."""
+    asked = ask(("util_band",), DEFAULTS)
+    raw = asked.compute()
+    told = np.frombuffer(asked.heard("bank", "counts")[0], "<i8")
+    other = (told + np.array([1, -1, 0])).astype("<i8").tobytes().hex()
+    asked.change = on("share", spoilt(share_with(counts=other)))
+    with pytest.raises(ProtocolFailed) as refusal:
+        asked.reveal(raw)
+    assert (refusal.value.party, refusal.value.stage) == ("operator", "reveal")
+
+
+def test_hiding_of_another_run_opens_nothing() -> None:
+    asked, other = ask(("util_band",), DEFAULTS), ask(("util_band",), DEFAULTS)
+    raw = asked.compute()
+    other.compute()
+    asked.artefacts["operator", JOB, "share-for-bank"] = other.artefacts["operator", JOB, "share-for-bank"]
+    with pytest.raises(ProtocolFailed) as refusal:
+        asked.reveal(raw)
+    assert ("bank", JOB, "totals") not in asked.artefacts
+    assert (refusal.value.party, refusal.value.stage) == ("operator", "reveal")
+
+
+@pytest.mark.parametrize(("here", "away"), [("bank", "operator"), ("operator", "bank")])
+def test_a_side_that_does_not_come_is_named(here: str, away: str) -> None:
+    asked = ask(("util_band",), DEFAULTS, deadline_s=1.0)
+    (error,) = asked.stage("compute", [here]).values()
+    assert isinstance(error, DeadlinePassed) and (error.party, error.stage) == (away, "compute")
+
+
+def test_a_value_outside_its_range_ends_it_without_a_ciphertext() -> None:
+    asked = ask(("branch",), LATE, held={"measures": (*RANGES[:2], MeasureRange("late", 0, 8), RANGES[3])})
+    with pytest.raises(WrongState, match="'late' is outside"):
+        asked.compute()
+    assert not asked.said
