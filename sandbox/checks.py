@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import registry, signed
-from sandbox.crypto import sm2curve
+from sandbox.crypto import modexp, sm2curve
 from sandbox.engines import available
 from sandbox.errors import SandboxError
 from sandbox.home import Home
@@ -84,7 +84,9 @@ def _port(home: Home) -> Check:
 
 
 def _engines() -> list[Check]:
-    detail = {"ecdh-sm2": f"ready, back end {sm2curve.BACKEND}: {sm2curve.WHY}"}
+    curve = f"ready, back end {sm2curve.BACKEND}: {sm2curve.WHY}"
+    detail = {name: curve for name in ("ecdh-sm2", "prepared-sm2", "count-sm2", "loads-sm2")}
+    detail["paillier"] = f"ready, back end {modexp.BACKEND}: {modexp.WHY}"
     return [
         Check(
             f"engine {name}",

@@ -115,6 +115,7 @@ class Assignment:
         self._run = Path(ticket["run"])
         self._desk, self._writing = desk, threading.Lock()
         self._stop = threading.Event()
+        self._why: SandboxError = Cancelled("the node asked to stop", stage="compute")
         self._workspace: Workspace | None = None
         self._inbox: dict[str, queue.SimpleQueue[bytes]] = {}
         self._inbox_lock = threading.Lock()
@@ -240,7 +241,7 @@ class Assignment:
             except queue.Empty:
                 left -= 0.2
                 if self._stop.is_set():
-                    raise Cancelled("the node asked to stop", stage="compute") from None
+                    raise self._why from None
                 continue
             with self._room:
                 self._waiting -= len(body)
@@ -260,7 +261,9 @@ class Assignment:
             elif head["label"] in LABELS:
                 slot = f"{head['from']}/{head['label']}"
             else:
-                break  # a party that speaks of other things is not followed any further
+                tell = "spoke of something else"  # a party that does is not followed any further
+                self._why = ProtocolFailed("an unknown label came", tell=tell, party=head["from"], stage="compute")
+                break
             with self._room:  # beyond its share a party waits in the nodes' own bounded queues
                 self._waiting += len(body)
                 self._room.wait_for(lambda: self._waiting <= MOST_WAITING or self._stop.is_set())

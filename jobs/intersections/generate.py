@@ -2,8 +2,8 @@
 
     python -m jobs.intersections.generate DIR [--seed 1]
 
-Shapes:    bank: 300 applicants of a month. operator: 20 000 insured people, 180 of the applicants among them. register:
-           6 000 people who agreed to be looked up, 110 of those 180 among them. The key of each has two columns, an
+Shapes:    bank: 300 applicants of a month. operator: 20 000 insured people, 183 of the applicants among them. register:
+           6 000 people who agreed to be looked up, 107 of those 183 among them. The key of each has two columns, an
            identity number and a name, under names of their own; ``docs/keys.md`` says what makes them one spelling.
            ``People.who`` tells which person each row is about; no file does.
 Security:  nobody is described: see the page that is written beside the files.
@@ -30,11 +30,11 @@ from sandbox.catalog.schema import FieldType, Grade, Schema
 
 SEED: Final = 1
 APPLICANTS, INSURED, REGISTERED = 300, 20_000, 6_000
-SHARED: Final = 180  # applicants that the operator has too
-AGREED: Final = 110  # of those, people in the register
+SHARED: Final = 183  # applicants that the operator has too
+AGREED: Final = 107  # of those, people in the register
 FAMILY: Final = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗"
 GIVEN: Final = "伟芳娜敏静秀丽强磊军洋勇艳杰娟涛明超兰霞平刚桂英华玉萍红"
-LONG: Final = ("阿依古丽·买买提", "古丽娜·艾山", "迪丽努尔·吐尔逊", "艾力·玉山")
+LONG: Final = ("玛丽·怀特", "约翰·格林", "安娜·布朗", "汤姆·卡特")
 CITIES: Final = ("Lakeside", "Old Town", "Northbank", "Hillfoot")
 
 Numbers = NDArray[np.int64]

@@ -1,12 +1,12 @@
 """What each of three contributors to a total really receives: their programs in one process, every message kept.
 
-    python -m jobs.joint_totals.wire DIR [--json]        DIR: what ``jobs.joint_totals.generate`` wrote
+    python -m jobs.joint_totals.wire DIR [--json FILE]        DIR: what ``jobs.joint_totals.generate`` wrote
 
 The rows are read by the nodes' intake, the documents are ``scenario.toml`` and ``totals.toml`` of this folder, and what
 runs is ``sandbox.kinds.aggregate`` and ``sandbox.gate``: the very functions that nodes run. Only what carries messages
 is another: queues here; between nodes TLS and, inside it, records sealed with SM4-GCM.
 
-Shapes:    ``--json`` prints {"messages": [{"order", "from", "to", "label", "bytes", "begins"}], "plain": {party: its
+Shapes:    the file holds {"messages": [{"order", "from", "to", "label", "bytes", "begins"}], "plain": {party: its
            own rows in the first group}, "shown": {party: what it told the others about that group}, "joint": all
            parties' rows in it, "released": the table that leaves}. ``begins`` are the first 16 bytes, hexadecimal.
 Security:  ``plain`` and ``joint`` are here for comparison; in no message stands the first. For generated rows only.
@@ -167,12 +167,11 @@ def main(arguments: list[str]) -> int:
     """Print what each party received."""
     parser = argparse.ArgumentParser(prog="jobs.joint_totals.wire", description="every message of a total of three")
     parser.add_argument("directory", type=Path, help="what jobs.joint_totals.generate wrote")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="print one JSON object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the same as one JSON object, too")
     chosen = parser.parse_args(arguments)
     found = run(chosen.directory)
-    if chosen.as_json:
-        print(json.dumps(found))
-        return 0
+    if chosen.json:
+        chosen.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for party in DEPARTMENTS:
         print(f"{party} receives")
         for one in found["messages"]:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sandbox import signed, wire
+from sandbox.catalog.matching import compatible
 from sandbox.catalog.registration import check_code
 from sandbox.catalog.schema import Schema, parse_schema
 from sandbox.client import specs
@@ -73,14 +74,18 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         raise InvalidSpec(tell=f"{top.where}: give either valid_days or not_after")
     applicant, recipient = top.table("applicant"), top.table("recipient")
     recipient_card = _card(recipient, "card", base)
+    datasets = [_dataset(table, base) for table in top.tables("datasets")]
+    kinds = top.choices("kinds", JobKind)
+    if JobKind.PSI in kinds:
+        _check_keys(top.where, [schema for _, schema in datasets])
     quota, consent, price = top.table("quota"), top.table("consent"), top.table("price")
     scenario = Scenario(
         name=top.take("name", str),
         merchant=top.take("merchant", str),
         purpose=top.take("purpose", str),
         applicant_key=_card(applicant, "card", base).identity_key,
-        datasets=tuple(_dataset(table, base) for table in top.tables("datasets")),
-        kinds=top.choices("kinds", JobKind),
+        datasets=tuple(use for use, _ in datasets),
+        kinds=kinds,
         outputs=tuple(_output(table) for table in top.tables("outputs")),
         recipient=Recipient(recipient.take("node", str), recipient_card.identity_key, recipient_card.sealing.key),
         operator=top.take("operator", str),
@@ -179,7 +184,15 @@ def job_from_file(
     return _bounded(JobSpec, spec, top.where), inputs
 
 
-def _dataset(table: Table, base: Path) -> DatasetUse:
+def _check_keys(where: str, schemas: Sequence[Schema | None]) -> None:
+    """Refuse datasets whose keys could not meet, as far as their catalogue entries are at hand."""
+    known = [schema for schema in schemas if schema is not None]
+    for other in known[1:]:
+        if problems := compatible(known[0], other):
+            raise InvalidSpec(tell=f"{where}: {'; '.join(problems)}", hint="see docs/keys.md")
+
+
+def _dataset(table: Table, base: Path) -> tuple[DatasetUse, Schema | None]:
     owner, reference, content_hash, schema, rows = _entry(table, base)
     use = DatasetUse(
         code=reference.code,
@@ -197,7 +210,7 @@ def _dataset(table: Table, base: Path) -> DatasetUse:
             if name not in schema.names:
                 raise InvalidSpec(tell=f"{table.where}: the dataset has no column {name!r}")
     table.end()
-    return use
+    return use, schema
 
 
 def _entry(table: Table, base: Path) -> tuple[str, DatasetRef, bytes, Schema | None, int]:

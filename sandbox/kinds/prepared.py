@@ -17,7 +17,7 @@ import numpy as np
 
 from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import tagged
-from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.errors import IntegrityFailed, InvalidSpec, ProtocolFailed
 from sandbox.kinds.alignment import digests_of
 from sandbox.kinds.kind import Task
 from sandbox.model import PartyRole
@@ -48,16 +48,17 @@ def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:
     held = task.cached(name)
     known = prepared.from_bytes(held) if held else None
     task.send(right, "prepared", known[0].identity if known else b"")
-    size = task.receive(right, "prepared")
+    size, content = task.receive(right, "prepared"), b""
     if size != _KNOWN:
         content = _take(task, right, int.from_bytes(size, "big"))
-        known = prepared.from_bytes(content)
-        task.cache(name, content, source)
+        known = _read(content, right)
     if known is None:
         raise ProtocolFailed("the other side says that a preparation is known here", party=right, stage="compute")
     preparation, names = known
     if preparation.rows != task.rows[right]:
         raise ProtocolFailed("a preparation of another number of rows than committed", party=right, stage="compute")
+    if content:
+        task.cache(name, content, source)
     digests, rows = digests_of(task, preparation.salt)
     found = prepared.query(
         digests,
@@ -126,6 +127,14 @@ def _fresh() -> bytes:
         except InvalidSpec:  # one attempt in 2^32
             continue
         return value
+
+
+def _read(content: bytes, right: str) -> tuple[Preparation, memoryview]:
+    """Read what came over the wire: if it is damaged, it is the other side's doing."""
+    try:
+        return prepared.from_bytes(content)
+    except (IntegrityFailed, InvalidSpec) as error:
+        raise ProtocolFailed(str(error), party=right, stage="compute") from None
 
 
 def _take(task: Task, right: str, size: int) -> bytes:

@@ -53,7 +53,7 @@ _RR22_TURNS: Final = 57  # changes of direction in the relay, halved, at 1e3 and
 # Child and caller together: 91 + 90 MiB at 1e3, 412 + 210 at 1e6 x 1e6.
 _RR22_MIB: Final = (180, 1.5e-4, 1.2e-4)  # of a run, of a row of either side, of a row of one side
 
-_START_S: Final = 0.3  # a process with numpy and Arrow, and the header
+_START_S: Final = 0.4  # CPU of a process that has imported numpy, Arrow and an engine
 _BASE_MIB: Final = 85  # the same process before it has rows
 # MiB a row of either side: peak over base, a side, measured with 1e5 rows a side.
 _ROW_MIB: Final = {"ecdh-x25519": 3.5e-4, "ecdh-sm2": 3.5e-4, "count-sm2": 1.1e-4, "loads-sm2": 1.1e-4}

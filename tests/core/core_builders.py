@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sandbox import model
 from sandbox.crypto.sm2 import PrivateKey
+from sandbox.kinds.kind import Conditions
 from sandbox.model import (
     Consent,
     ConsentRule,
@@ -32,7 +33,7 @@ from sandbox.model import (
     VersionRule,
 )
 from sandbox.policy.admit import Choices, Facts, OwnDataset, Used
-from sandbox.policy.scenario import Floors, Standing
+from sandbox.policy.scenario import Floors, Given, Standing
 
 DEFAULTS = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
 FLOORS = Floors(10, 10, 5)
@@ -40,6 +41,17 @@ NOW = 1_800_000_000_000
 DAY = 86_400_000
 JOB = "ab" * 16
 LEFT, RIGHT = DatasetRef("bank-loans", 1), DatasetRef("people", 2)
+ENGINES = (
+    "rr22",
+    "ecdh-x25519",
+    "ecdh-sm2",
+    "prepared-sm2",
+    "count-sm2",
+    "loads-sm2",
+    "aby3",
+    "partial-sums",
+    "paillier",
+)
 OFFICER, RECIPIENT, SEALING, ISSUER, OTHER = (PrivateKey.generate() for _ in range(5))
 
 
@@ -153,7 +165,7 @@ def scenario(**changes: Any) -> Scenario:
     return dataclasses.replace(whole, **changes)
 
 
-ALL = {"bank": False, "operator": False, "witness": False}
+ALL = {"bank": Given(), "operator": Given(), "witness": Given()}
 
 
 def standing(**changes: Any) -> Standing:
@@ -172,7 +184,8 @@ def facts(**changes: Any) -> Facts:
         used=Used(0, 0, 0, frozenset()),
         own={LEFT: OwnDataset(b"L" * 32, 600, True)},
         earlier=None,
-        engines={"rr22": "", "ecdh-x25519": "", "aby3": "", "partial-sums": ""},
+        engines=dict.fromkeys(ENGINES, ""),
+        conditions=Conditions(),
         default_deadline_s=900,
     )
     return dataclasses.replace(known, **changes)

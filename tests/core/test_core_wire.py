@@ -16,13 +16,24 @@ from hypothesis import strategies as st
 
 from sandbox import model, wire
 from sandbox.errors import InvalidSpec
-from sandbox.model import BatchScore, DatasetRef, JobSpec, JobSubmission, ScoreSpec, Signed, TrainSpec
+from sandbox.model import (
+    BatchScore,
+    DatasetRef,
+    Dimension,
+    JobSpec,
+    JobSubmission,
+    MeasureRange,
+    PsiSpec,
+    ScoreSpec,
+    Signed,
+    TrainSpec,
+)
 from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, job_pb2, peer_pb2, scenario_pb2
 
 MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2)
 MESSAGES = {name: d for module in MODULES for name, d in module.DESCRIPTOR.message_types_by_name.items()}
 SHAPES = {shape.__name__: shape for shape in shapes()}
-INTEGERS = (Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_INT64)
+INTEGERS = (Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_INT64, Field.TYPE_SINT64)
 UNKNOWN = b"\xf8\x07\x01"  # field 127, a varint
 MAIN = (JobSubmission, model.Scenario, model.Plan, model.JobView, model.PlanView, model.Entry, model.Result)
 
@@ -211,6 +222,21 @@ def test_any_bytes_are_a_shape_or_an_invalid_spec(shape: type, data: st.DataObje
 def test_a_message_above_eight_mebibytes_is_refused_unread() -> None:
     with pytest.raises(InvalidSpec, match="larger than"):
         wire.decode(JobSpec, bytes(wire.MAX_MESSAGE + 1))
+
+
+@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=5))
+def test_bounds_of_numbers_keep_their_sign(edges: list[int]) -> None:
+    dimension = Dimension("band", "balance", (), tuple(edges), 2)
+    assert parse(Dimension, wire.encode(dimension)) == dimension
+    declared = MeasureRange("balance", min(edges, default=0), max(edges, default=0), 9)
+    assert parse(MeasureRange, wire.encode(declared)) == declared
+
+
+def test_an_absent_part_stays_absent() -> None:
+    two = PsiSpec(DatasetRef("a", 1), DatasetRef("b", 1), model.PsiEngine.AUTO)
+    assert parse(PsiSpec, wire.encode(two)).third is None
+    three = dataclasses.replace(two, third=DatasetRef("c", 1))
+    assert parse(PsiSpec, wire.encode(three)) == three
 
 
 def test_text_that_is_not_utf8_is_refused() -> None:

@@ -20,7 +20,8 @@ class Example:
         self.folder = folder
         text = (ROOT / "jobs" / name / "README.md").read_text(encoding="utf-8")
         # What a page shows beside its commands; the tests compare it with what they print.
-        self.shown = re.findall(r"^```\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+        self.shown = [block for language, block in blocks if not language]
         text = text.replace(".venv/bin/activate", "./activate").replace("JOBS=$PWD", f"JOBS={ROOT}")
         _, self.sections = read_sections(text)
         self.shell = Shell(folder)

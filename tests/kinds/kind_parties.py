@@ -313,9 +313,7 @@ def scenario(
 ) -> Scenario:
     """One scenario over the datasets of some parties, the minimum group small so that tests can be."""
     rules = tuple(
-        OutputRule(
-            kind, name, class_, minimum if class_ is OutputClass.AGGREGATE else 0, 1, 1_000_000, 1 << 28
-        )
+        OutputRule(kind, name, class_, minimum if class_ is OutputClass.AGGREGATE else 0, 1, 1_000_000, 1 << 28)
         for kind, named in RULES.items()
         for name, class_ in named.items()
     )

@@ -45,7 +45,8 @@ def decimals(*values: Any) -> pa.Array:
 
 def codes(column: pa.Array, dimension: Dimension) -> list[int]:
     table = pa.table({dimension.column: column})
-    return cells.group_codes(table, (dimension,)).tolist()
+    found: list[int] = cells.group_codes(table, (dimension,)).tolist()
+    return found
 
 
 def shape(groups: tuple[str, ...] = (), *measures: Measure) -> Shape:
@@ -63,7 +64,11 @@ def added(measure: Measure, table: pa.Table) -> tuple[list[list[int]], list[list
 def test_bands_are_named_and_half_open() -> None:
     assert cells.levels(AGE) == ("below 18", "18 to below 30", "30 to below 65", "65 and above")
     assert cells.levels(BALANCE) == ("below -5.00", "-5.00 to below 0.00", "0.00 to below 19.99", "19.99 and above")
-    assert cells.levels(Dimension("d", "c", (), (-5, 7), 3)) == ("below -0.005", "-0.005 to below 0.007", "0.007 and above")
+    assert cells.levels(Dimension("d", "c", (), (-5, 7), 3)) == (
+        "below -0.005",
+        "-0.005 to below 0.007",
+        "0.007 and above",
+    )
     ages = pa.array([-(1 << 63), -1, 17, 18, 29, 30, 64, 65, (1 << 63) - 1, None], pa.int64())
     assert codes(ages, AGE) == [0, 0, 0, 1, 1, 2, 2, 3, 3, -1]
 

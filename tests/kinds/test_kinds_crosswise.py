@@ -159,7 +159,9 @@ def test_any_sizes_and_tables(rows: int, seed: int, left: bool, data: st.DataObj
     pool = ("city", "util_band") if left else ("branch", "income_band")
     groups = tuple(data.draw(st.lists(st.sampled_from(pool), max_size=2, unique=True)))
     own, other = ([LATE, USE], [DEFAULTS, INCOME]) if left else ([DEFAULTS, INCOME], [LATE, USE])
-    chosen = data.draw(st.permutations([data.draw(st.sampled_from(other)), *data.draw(st.lists(st.sampled_from(own), max_size=1))]))
+    chosen = data.draw(
+        st.permutations([data.draw(st.sampled_from(other)), *data.draw(st.lists(st.sampled_from(own), max_size=1))])
+    )
     asked = ask(groups, *chosen, seed=seed, rows=rows)
     assert asked.exact().equals(expected(asked))
 
@@ -248,7 +250,9 @@ def test_the_measure_side_decrypts_sums_under_a_uniform_number() -> None:
 def test_before_the_grants_neither_side_has_both_shares() -> None:
     asked = ask(("util_band",), DEFAULTS, LATE)
     asked.compute()
-    names = {party: {name for who, job, name in asked.artefacts if who == party and job == JOB} for party in asked.tables}
+    names = {
+        party: {name for who, job, name in asked.artefacts if who == party and job == JOB} for party in asked.tables
+    }
     assert names == {
         "bank": {"own-share", "key", "shared", "counts"},
         "operator": {"share-for-bank", "key", "shared", "counts"},

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kind_parties import JOB, NAMES, Message, Room, good, paillier, ref, room, scenario
 
-from sandbox.errors import IntegrityFailed, InvalidSpec, OutputWithheld, PartyFailed, ProtocolFailed, SandboxError
+from sandbox.errors import InvalidSpec, OutputWithheld, PartyFailed, ProtocolFailed, SandboxError
 from sandbox.kinds import psi
 from sandbox.model import Measure, MeasureRange, OutputClass, PsiEngine, PsiOutput, PsiSpec, Statistic
 
@@ -257,23 +257,22 @@ def test_sums_and_means_over_the_shared_rows() -> None:
 
 
 def test_a_row_of_many_sums_takes_several_ciphertexts() -> None:
-    """64 numbers a row at most: 16 measures, each with a number of rows."""
     measures = tuple(Measure(f"m{n}", Statistic.SUM, "wide") for n in range(16))
-    asked = ask(PsiOutput.SUMS, measures=(), sets=(names(0, 12), names(4, 20)), columns=())
+    bank, operator = scenario(FIELDS[:2]).datasets
     held = replace(
-        asked.scenario,
-        measures=(MeasureRange("wide", -(1 << 61), 1 << 61),),
-        datasets=(asked.scenario.datasets[0], replace(asked.scenario.datasets[1], fields=("wide",))),
+        scenario(FIELDS[:2], (), (MeasureRange("wide", -(1 << 61), 1 << 61),)),
+        datasets=(bank, replace(operator, fields=("wide",))),
     )
-    kind = replace(asked.spec.kind, measures=measures)
     tables = [
         one.append_column("wide", pa.array([(-1) ** n * ((1 << 61) - n) for n in range(one.num_rows)], pa.int64()))
-        for one in asked.tables.values()
+        for one in (people(names(0, 12), 1), people(names(4, 20), 2))
     ]
+    kind = PsiSpec(ref("bank"), ref("operator"), PsiEngine.AUTO, PsiOutput.SUMS, measures)
     asked = room(kind, held, tables, "loads-sm2")
     (row,) = asked.exact().to_pylist()
     whole = sum(r["wide"] for r in tables[1].to_pylist() if r["id"].upper() in shared(asked))
     assert [row[f"m{n}"] for n in range(16)] == [float(whole)] * 16
+    assert len(asked.artefacts["bank", JOB, "hiding"]) > 256
 
 
 def test_neither_side_sees_a_row_of_the_other() -> None:
@@ -287,7 +286,9 @@ def test_neither_side_sees_a_row_of_the_other() -> None:
         assert sum(map(len, loads)) == 80 * 512
         share = asked.artefacts["bank", JOB, "share-from-operator"]
         assert int.from_bytes(share[:256], "big").bit_length() > 1900  # a sum under a uniform number
-    said = [{m.body for m in asked.said if m.label in ("engine", "masked", "share") and len(m.body) > 40} for asked in rooms]
+    said = [
+        {m.body for m in asked.said if m.label in ("engine", "masked", "share") and len(m.body) > 40} for asked in rooms
+    ]
     assert said[0] and not said[0] & said[1]
 
 
@@ -305,14 +306,25 @@ def test_too_few_are_withheld_at_both_and_of_sums_nothing_was_sent(output: PsiOu
     assert not [m for m in asked.said if m.label in ("masked", "share")]
     assert not [b for b in asked.heard("bank", "engine") if len(b) >= 512 * 49]
     assert asked.artefacts == {}
-    enough = ask(output, sets=(names(0, 60), names(50, 100)), minimum=10)
+    enough = ask(output, sets=(names(0, 60), names(50, 100)), minimum=10, measures=(OWED,))
     assert enough.run()["sums"]["rows"].to_pylist() == [10]
+
+
+def test_too_few_with_a_value_are_withheld_though_enough_are_shared() -> None:
+    asked = ask(PsiOutput.SUMS, sets=(names(0, 60), names(50, 100)), minimum=10)
+    have = [row for row in asked.tables["operator"].to_pylist() if row["id"].upper() in shared(asked)]
+    assert sum(row["late"] is not None for row in have) < 10 == len(have)
+    with pytest.raises(OutputWithheld):
+        asked.run()
 
 
 # --- a set prepared once --------------------------------------------------------------------------------------------
 
 
-def prepared(caches: Any = None, sets: Any = (names(0, 12), names(4, 200)), **options: Any) -> Room:
+FEW_AND_MANY = (names(0, 12), names(4, 200))
+
+
+def prepared(caches: Any = None, sets: Any = FEW_AND_MANY, **options: Any) -> Room:
     asked = ask(PsiOutput.MEMBERS, "prepared-sm2", sets, **options)
     asked.caches = {} if caches is None else caches
     return asked
@@ -332,9 +344,9 @@ def test_a_prepared_set_is_sent_once_and_asked_often() -> None:
     asked = [b"".join(m.body for m in one.said if m.label == "engine") for one in (first, second)]
     assert len(asked[1]) < 33 * 30 * 2 + 200
     third = prepared(first.caches)
-    assert third.run() == prepared().run()
-    blinded = [{m.body for m in one.said if m.label == "engine" and m.sender == "bank"} for one in (first, third)]
-    assert not blinded[0] & blinded[1]  # the same keys, asked about again, look new
+    assert set(third.run()["members"]["id"].to_pylist()) == shared(first)
+    points = [{m.body for m in one.said if m.label == "engine" and not len(m.body) % 33} for one in (first, third)]
+    assert len(points[0]) == 2 and not points[0] & points[1]  # the same keys, asked about again, look new
 
 
 def test_another_version_or_scenario_is_prepared_anew() -> None:
@@ -379,7 +391,7 @@ PREPARED_ABUSE: list[tuple[str, Callable[[bytes], bytes], type[SandboxError]]] =
     ("an impossible size", lambda b: (1 << 40).to_bytes(8, "big") if len(b) == 8 else b, ProtocolFailed),
     ("no size", lambda b: bytes(8) if len(b) == 8 else b, ProtocolFailed),
     ("shorter than announced", lambda b: b if len(b) == 8 else b[:-12], ProtocolFailed),
-    ("damaged", lambda b: b if len(b) == 8 else b[:-1] + bytes([b[-1] ^ 1]), IntegrityFailed),
+    ("damaged", lambda b: b if len(b) == 8 else b[:-1] + bytes([b[-1] ^ 1]), ProtocolFailed),
 ]
 
 
@@ -397,7 +409,24 @@ def test_a_preparation_that_is_none_is_refused_and_not_kept(spoil: Any, kind: ty
     assert not asked.caches.get("bank")
 
 
-def test_a_preparation_of_other_rows_than_committed_is_refused() -> None:
+def test_a_preparation_of_other_rows_than_committed_is_refused_and_not_kept() -> None:
+    smaller = prepared(sets=(names(0, 12), names(4, 150)))
+    smaller.run()
+    size, content = smaller.heard("bank", "prepared")
+
+    def change(message: Message) -> Sequence[Message]:
+        if (message.label, message.sender) != ("prepared", "operator"):
+            return (message,)
+        return (replace(message, body=size if len(message.body) == 8 else content),)
+
+    asked = prepared(change=change)
+    with pytest.raises(ProtocolFailed, match="another number of rows") as refusal:
+        asked.compute()
+    assert (refusal.value.party, refusal.value.stage) == ("operator", "compute")
+    assert not asked.caches.get("bank")
+
+
+def test_a_kept_preparation_of_other_rows_than_committed_is_refused() -> None:
     first = prepared()
     first.run()
     other = prepared(first.caches, (names(0, 12), names(4, 150)))  # the same content hash, fewer rows
@@ -421,23 +450,23 @@ def body(make: Callable[[bytes], bytes]) -> Callable[[Message], Sequence[Message
     return lambda message: (replace(message, body=make(message.body)),)
 
 
-ABUSE: list[tuple[str, PsiOutput, Any, type[SandboxError], str]] = [
-    ("more than there are", PsiOutput.SIZE, on("size", body(lambda b: (61).to_bytes(8, "big"))), ProtocolFailed, "bank"),
-    ("a size twice", PsiOutput.SIZE, on("size", lambda m: (m, m)), ProtocolFailed, "bank"),
-    ("more members", PsiOutput.MEMBERS, on("size", body(lambda b: (61).to_bytes(8, "big"))), ProtocolFailed, "bank"),
-    ("no key", PsiOutput.SUMS, on("key", body(lambda b: b"")), ProtocolFailed, "operator"),
-    ("a longer key", PsiOutput.SUMS, on("key", body(lambda b: paillier(3072).public.to_bytes())), PartyFailed, "operator"),
-    ("zeros to decrypt", PsiOutput.SUMS, on("masked", body(lambda b: bytes(len(b)))), ProtocolFailed, "bank"),
-    ("two to decrypt", PsiOutput.SUMS, on("masked", body(lambda b: b + b)), ProtocolFailed, "bank"),
-    ("another to decrypt later", PsiOutput.SUMS, on("masked", lambda m: (m, m)), ProtocolFailed, "bank"),
-]  # fmt: skip
+SUMS = PsiOutput.SUMS
+ABUSE: dict[str, tuple[PsiOutput, Any, type[SandboxError], str]] = {
+    "more than there are": (PsiOutput.SIZE, on("size", body(lambda b: bytes(7) + b"=")), ProtocolFailed, "bank"),
+    "a size twice": (PsiOutput.SIZE, on("size", lambda m: (m, m)), ProtocolFailed, "bank"),
+    "more members": (PsiOutput.MEMBERS, on("size", body(lambda b: bytes(7) + b"=")), ProtocolFailed, "bank"),
+    "no key": (SUMS, on("key", body(lambda b: b"")), ProtocolFailed, "operator"),
+    "a longer key": (SUMS, on("key", body(lambda b: paillier(3072).public.to_bytes())), PartyFailed, "operator"),
+    "zeros to decrypt": (SUMS, on("masked", body(lambda b: bytes(len(b)))), ProtocolFailed, "bank"),
+    "two to decrypt": (SUMS, on("masked", body(lambda b: b + b)), ProtocolFailed, "bank"),
+    "another to decrypt later": (SUMS, on("masked", lambda m: (m, m)), ProtocolFailed, "bank"),
+}
 
 
-@pytest.mark.parametrize(("output", "change", "kind", "party"), [a[1:] for a in ABUSE], ids=[a[0] for a in ABUSE])
-def test_whoever_departs_from_it_is_named(
-    output: PsiOutput, change: Any, kind: type[SandboxError], party: str
-) -> None:
-    asked = ask(output, change=change)
+@pytest.mark.parametrize("case", ABUSE)
+def test_whoever_departs_from_it_is_named(case: str) -> None:
+    output, change, kind, party = ABUSE[case]
+    asked = ask(output, change=change)  # 60 rows at the left
     with pytest.raises(kind) as refusal:
         asked.compute()
     assert (refusal.value.party, refusal.value.stage) == (party, "compute")
@@ -502,7 +531,7 @@ def test_a_share_of_another_run_opens_nothing() -> None:
         ({"measures": (LATE,)}, "psi.measures go with"),
         ({"output": PsiOutput.SUMS}, "psi.measures go with"),
         ({"output": PsiOutput.SUMS, "measures": (replace(LATE, statistic=Statistic.COUNT),)}, "sums and means"),
-        ({"output": PsiOutput.SUMS, "measures": (LATE, replace(LATE, name="m", statistic=Statistic.MEAN))}, "a sum and a mean"),
+        ({"output": SUMS, "measures": (LATE, replace(OWED, column="late"))}, "a sum and a mean"),
         ({"output": PsiOutput.SUMS, "measures": (replace(LATE, column="city"),)}, "no range for 'city'"),
         ({"columns": ("city",)}, "psi.columns"),
         ({"output": PsiOutput.JOINED}, "psi.columns"),
@@ -512,7 +541,7 @@ def test_a_share_of_another_run_opens_nothing() -> None:
 )  # fmt: skip
 def test_a_spec_that_makes_no_sense_is_refused(changes: dict[str, Any], told: str) -> None:
     asked = ask()
-    spec: Any = replace(asked.spec, kind=replace(asked.spec.kind, **changes))  # type: ignore[type-var]
+    spec: Any = replace(asked.spec, kind=replace(asked.spec.kind, **changes))
     with pytest.raises(InvalidSpec) as refusal:
         psi.KIND.columns(spec, asked.scenario, asked.scenario.datasets)
     assert told in refusal.value.tell
