@@ -32,6 +32,7 @@ class Memory:
         """
         self.ours = dict.fromkeys(roots, 0.0)
         self.ray = dict.fromkeys(roots, 0.0)
+        self.parts: dict[str, dict[str, int]] = {name: {} for name in roots}  # MiB by process when ours was largest
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -59,8 +60,10 @@ class Memory:
     def _watch(self) -> None:
         while not self._over.wait(PAUSE_S):
             for name, root in self._roots.items():
-                ours, rays = _sizes(root)
-                self.ours[name] = max(self.ours[name], ours)
+                parts, rays = _sizes(root)
+                ours = sum(parts.values())
+                if ours > self.ours[name]:
+                    self.ours[name], self.parts[name] = ours, {part: round(size) for part, size in parts.items()}
                 self.ray[name] = max(self.ray[name], rays)
 
 
@@ -80,14 +83,20 @@ def resident_mib(pid: int) -> int:
     return round(psutil.Process(pid).memory_info().rss / 2**20)
 
 
-def _sizes(root: psutil.Process) -> tuple[float, float]:
-    ours = rays = 0.0
+def _sizes(root: psutil.Process) -> tuple[dict[str, float], float]:
+    """Return the MiB of each process of ours, by name and id, and of all of Ray's."""
+    ours: dict[str, float] = {}
+    rays = 0.0
     for process in [root, *root.children(recursive=True)]:
         try:
             size, own = process.memory_info().rss / 2**20, process == root or not _is_rays(process)
+            name = f"{process.name()} {process.pid}"
         except psutil.NoSuchProcess:
             continue  # it ended between the list and the look
-        ours, rays = (ours + size, rays) if own else (ours, rays + size)
+        if own:
+            ours[name] = size
+        else:
+            rays += size
     return ours, rays
 
 

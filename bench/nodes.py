@@ -3,19 +3,19 @@
     with started(folder, rows) as ready:
         view = ready.client.wait(ready.align().job_id)
 
-The ids are those of ``psi_bare``: 18 digits, random order, half of them on both sides. The witness does not compute, so
-its Ray is never started.
+The ids are those of ``psi_bare``: 18 digits, random order, half of the left's on both sides. The witness does not
+compute, so its Ray is never started. Both nodes, their Ray and their engines share this machine's cores.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,8 @@ from sandbox.model import (
     OutputClass,
     OutputRule,
     PriceTerms,
+    PsiEngine,
+    PsiOutput,
     Quota,
     Recipient,
     Scenario,
@@ -61,20 +63,35 @@ class Ready:
     left: DatasetView
     right: DatasetView
 
-    def align(self) -> JobView:
-        """Submit one alignment."""
-        return self.client.align(self.digest, _ref(self.left), _ref(self.right))
+    @property
+    def common(self) -> int:
+        """How many ids both sides have."""
+        return min(self.left.rows - self.left.rows // 2, self.right.rows)
+
+    def align(self, engine: PsiEngine = PsiEngine.AUTO, output: PsiOutput = PsiOutput.ALIGNED) -> JobView:
+        """Submit one intersection."""
+        return self.client.align(self.digest, _ref(self.left), _ref(self.right), engine, output=output)
+
+    def ids(self, node: str) -> Path:
+        """Return the file that one side registered."""
+        return _ids(self.nodes, node)
 
 
 @contextmanager
-def started(folder: Path, rows: int) -> Iterator[Ready]:
-    """Start nodes with ``rows`` ids a side; they are stopped on the way out."""
-    eager = {name: {"ray_start": "eager"} for name in ("operator", "bank")}
-    with LocalNodes(folder, eager) as nodes:
+def started(
+    folder: Path, rows: int, right_rows: int = 0, settings: Mapping[str, str | int] | None = None
+) -> Iterator[Ready]:
+    """Start nodes with ``rows`` ids a side, or ``right_rows`` at the right; they are stopped on the way out.
+
+    Args:
+        settings: more lines for the sandbox.toml of both.
+    """
+    lines: dict[str, Any] = {"ray_start": "eager", **(settings or {})}
+    with LocalNodes(folder, {"operator": lines, "bank": lines}) as nodes:
         for name, (node, roles) in PEOPLE.items():
             nodes.person(name, node, roles)
-        left = register(nodes, "bank", rows, 0)
-        right = register(nodes, "operator", rows, rows // 2)
+        left = register(nodes, "bank", rows, 0, keep=True)
+        right = register(nodes, "operator", right_rows or rows, rows // 2, keep=True)
         digest = approve(nodes, left, right)
         with nodes.client("officer", "bank") as client:
             yield Ready(nodes, client, digest, left, right)
@@ -87,9 +104,11 @@ def write_ids(path: Path, rows: int, first: int) -> None:
     pq.write_table(pa.table({"id": ids, "amount": np.arange(rows)}), path)
 
 
-def register(nodes: LocalNodes, node: str, rows: int, first: int, name: str = "ids") -> DatasetView:
-    """Upload and seal one side's ids."""
-    path, schema = nodes.folder / f"{node}.parquet", nodes.folder / f"{node}.schema.json"
+def register(
+    nodes: LocalNodes, node: str, rows: int, first: int, name: str = "ids", *, keep: bool = False
+) -> DatasetView:
+    """Upload and seal one side's ids; with ``keep`` the file stays, for checks."""
+    path, schema = _ids(nodes, node), nodes.folder / f"{node}.schema.json"
     write_ids(path, rows, first)
     fields = [
         {"name": name, "type": type_, "meaning": "made up", "grade": "L1"}
@@ -100,11 +119,12 @@ def register(nodes: LocalNodes, node: str, rows: int, first: int, name: str = "i
         with nodes.client(f"{node}-owner", node) as client:
             return client.register_dataset(path, schema, f"{name}-{node}", licence="none: made up")
     finally:
-        path.unlink()
+        if not keep:
+            path.unlink()
 
 
 def approve(nodes: LocalNodes, left: DatasetView, right: DatasetView) -> bytes:
-    """File a scenario that allows many alignments, and have everybody approve it."""
+    """File a scenario that allows many intersections, and have everybody approve it."""
     now = signed.now_ms()
     with nodes.client("officer", "bank") as bank:
         officer = signed.open_key_card(bank.person.card)
@@ -118,14 +138,17 @@ def approve(nodes: LocalNodes, left: DatasetView, right: DatasetView) -> bytes:
                 for view in (left, right)
             ),
             kinds=(JobKind.PSI,),
-            outputs=(OutputRule(JobKind.PSI, "aligned", OutputClass.AGGREGATE, 10, 10, 1, 4096),),
+            outputs=(
+                OutputRule(JobKind.PSI, "aligned", OutputClass.AGGREGATE, 10, 10, 1, 4096),
+                OutputRule(JobKind.PSI, "members", OutputClass.ROW_CONSENTED, 0, 0, 10**7, 1 << 30),
+            ),
             recipient=Recipient("bank", officer.identity_key, officer.sealing.key),
             operator="operator",
             computing_parties=("witness",),
             not_before_ms=now - DAY_MS,
             not_after_ms=now + DAY_MS,
             quota=Quota(10_000, 10_000, 10**12),
-            consent=Consent(ConsentRule.NONE, ConsentRule.NONE, ()),
+            consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ()),
             score_step=5,
             models_per_person=1,
             price=PriceTerms("fujian-2024", "1", True),
@@ -137,6 +160,10 @@ def approve(nodes: LocalNodes, left: DatasetView, right: DatasetView) -> bytes:
         with nodes.client(person, node) as client:
             client.approve_scenario(digest, node)
     return digest
+
+
+def _ids(nodes: LocalNodes, node: str) -> Path:
+    return nodes.folder / f"{node}.parquet"
 
 
 def _ref(view: DatasetView) -> DatasetRef:

@@ -1,133 +1,218 @@
-"""An alignment as a job, beside the same intersection as a bare script; alternating, on the same machine.
+"""Intersections as jobs, beside the same intersections by other libraries; in turn, on the same machine.
 
-    python -m bench.psi [--rows 1000000] [--runs 5]
+    python -m bench.psi [--cases NAME ...] [--long] [--runs N]
+    python -m bench.psi --scale                               cost against rows and Ray workers, with a plot
 
 Ours:    from the submission until the client hears that the job is released: signed request, admission at both nodes,
-         gate and grants, rows unsealed and their keys normalised, RR22 in fenced children through the one port under
-         TLS and SM4, both alignments sealed and durable, result sealed, receipt co-signed. Ray is up, datasets are
-         registered, and one alignment has run before.
-Peer:    ``psi_bare``: two processes and nothing else, from their start until both result files are there; reads
-         prepared CSV files, one plain TCP port each.
-         The library hangs in its first exchange now and then where there is no barrier, and the bare script has none:
-         such a run is ended after ``HUNG_S``, counted, and made again. It does not count in the peer's time.
+         gate and grants, rows unsealed and their keys normalised, the engine through the one port under TLS (and SM4,
+         unless the case says "tls"), results sealed and durable at both, receipt co-signed. Ray is up, datasets are
+         registered, and one intersection has run before (but at 1e7, where that makes no difference).
+Peers:   ``bench/peer.py``: bare libraries without any of that, from the start of both processes, with whatever time
+         they take to connect.
 Memory:  one more run, watched from outside (``memory``), so that watching does not slow the runs that are timed.
+Checks:  every run finds the right number of rows. At the end of a case one more job, which gives out the shared keys,
+         is compared with DuckDB's join of the files that were registered.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+import duckdb
+import pyarrow.parquet as pq
+
+from bench import psi_scale
 from bench.memory import Memory, cpu_seconds
 from bench.nodes import Ready, started
+from bench.peer import PEERS, Peers
+from bench.psi_cases import CASES, Case, is_current
 from bench.record import Figure, compared, median, record
+from sandbox.model import PsiOutput
 
-PEER: Final = "spu RR22, bare script"
-HUNG_S: Final = 90.0  # ten times what a run takes
+NODES: Final = ("bank", "operator")
+WARM_BELOW: Final = 5_000_000  # rows
 
 
-def bare(rows: int) -> dict[str, float] | None:
-    """Run the bare script once; None if it hung."""
-    line = [sys.executable, str(Path(__file__).with_name("psi_bare.py")), "--rows", str(rows)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True)
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for nodes that are started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
-        out, _ = process.communicate(timeout=HUNG_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # a group of its own, with both sides in it
-        process.communicate()
-        return None
-    if process.returncode:
-        raise SystemExit(f"the bare script ended with {process.returncode}")
-    sides: list[dict[str, Any]] = json.loads(out)["sides"]
-    if any(side["common"] != rows // 2 for side in sides):
-        raise SystemExit("the bare script lost or invented rows")
-    return {
-        "result_s": max(side["result_s"] for side in sides),
-        "protocol_s": max(side["protocol_s"] for side in sides),
-        "cpu_s": sum(side["cpu_s"] for side in sides),
-        "peak_mib": max(side["peak_rss_mib"] for side in sides),
-    }
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
-def align(ready: Ready) -> tuple[float, dict[str, int]]:
+def run_job(ready: Ready, case: Case) -> tuple[float, dict[str, int]]:
     """Run one job; return its seconds, and the milliseconds of its stages."""
     began = time.perf_counter()
-    job = ready.align()
+    job = ready.align(case.engine, case.output)
     view = ready.client.wait(job.job_id)
     taken = time.perf_counter() - began
-    found = ready.client.result(view.job_id).outputs["aligned"]["aligned"]
-    if found != ready.left.rows // 2 // 10 * 10:
+    if view.engine != case.uses:
+        raise SystemExit(f"the job ran on {view.engine}, not on {case.uses}")
+    outputs = ready.client.result(view.job_id).outputs
+    if case.output is PsiOutput.ALIGNED:
+        right = outputs["aligned"]["aligned"] == (ready.common + 5) // 10 * 10  # as the gate rounds
+    else:
+        right = len(outputs["members"]) == ready.common
+    if not right:
         raise SystemExit("the job lost or invented rows")
     return taken, {stage.name: stage.milliseconds for stage in view.stages}
 
 
-def measure(rows: int, runs: int, command: str) -> list[Figure]:
-    """Run both in turn, then ours once more for its memory."""
+def compare_with_join(ready: Ready, case: Case) -> None:
+    """Compare the shared keys that a job gives out with a join in the clear."""
+    output = PsiOutput.MEMBERS if case.output is PsiOutput.MEMBERS else PsiOutput.MEMBERS_BOTH
+    view = ready.client.wait(ready.align(case.engine, output).job_id)
+    content = ready.client.result(view.job_id).files["members.parquet"]
+    members = pq.read_table(io.BytesIO(content))
+    left, right = (str(ready.ids(node)) for node in NODES)
+    with duckdb.connect() as database:
+        database.register("members", members)
+        joined = f"SELECT l.id FROM '{left}' l JOIN '{right}' r USING (id)"  # noqa: S608 paths of our own
+        differing = database.sql(
+            f"(({joined}) EXCEPT ALL (SELECT id FROM members)) UNION ALL ((SELECT id FROM members) EXCEPT ALL ({joined}))"
+        ).fetchall()
+    if differing or members.num_rows != ready.common:
+        raise SystemExit(f"the job and the join differ in {len(differing)} rows")
+    print(f"  {members.num_rows} shared keys, as DuckDB joins them", file=sys.stderr, flush=True)
+
+
+def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
+    """Run ours and its peers in turn, then ours once more for its memory, and once to compare."""
     ours: list[float] = []
     used: list[float] = []
-    theirs: list[dict[str, float]] = []
-    hung = 0
-    with tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder, started(Path(folder) / "nodes", rows) as ready:
-        roots = {name: ready.nodes.processes[name].pid for name in ("bank", "operator")}
-        align(ready)
-        for number in range(runs):
+    stages: list[dict[str, int]] = []
+    theirs: dict[str, list[dict[str, float]]] = {peer: [] for peer in case.at_most}
+    first = None
+    with (
+        environment(case.environment),
+        tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder,
+        started(Path(folder) / "nodes", case.rows, case.right_rows, case.settings) as ready,
+    ):
+        roots = {node: ready.nodes.processes[node].pid for node in NODES}
+        if case.rows < WARM_BELOW:
+            first, _ = run_job(ready, case)
+        for number in range(case.runs):
             before = sum(map(cpu_seconds, roots.values()))
-            taken, stages = align(ready)
+            taken, found = run_job(ready, case)
             ours.append(taken)
+            stages.append(found)
             used.append(sum(map(cpu_seconds, roots.values())) - before)
-            while (measured := bare(rows)) is None:
-                hung += 1
-            theirs.append(measured)
-            print(
-                f"run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {stages}, bare {theirs[-1]}",
-                file=sys.stderr,
-                flush=True,
-            )
+            _say(f"{name}, run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {found}")
+            for peer, results in theirs.items():
+                if number < case.peer_runs.get(peer, case.runs):
+                    result = peers.run(peer, case.rows)
+                    results += [result] if result is not None else []
+                    _say(f"{name}, run {number + 1}: {peer} {result}")
         with Memory(roots) as memory:
-            align(ready)
-    case = f"{rows} x {rows}, {rows // 2} common"
-    peer_s = median([run["result_s"] for run in theirs])
-    time_s = compared("psi", f"{case}: submit to released", median(ours), PEER, peer_s, "s", command)
-    cpu_s = compared(
-        "psi",
-        f"{case}: CPU of both sides, Ray's included",
-        median(used),
-        PEER,
-        median([run["cpu_s"] for run in theirs]),
-        "s",
-        command,
-    )
-    peak = compared(
-        "psi",
-        f"{case}: peak memory a node (node, busy Ray worker, engine child)",
-        memory.peak_mib,
-        PEER,
-        median([run["peak_mib"] for run in theirs]),
-        "MiB",
-        command,
-    )
-    rays = Figure("psi", f"{case}: Ray's own processes a node", memory.ray_mib, "MiB", command)
-    hangs = Figure("psi", f"{case}: hung runs", 0, "runs", command, PEER, hung)
-    return [replace(time_s, peak_mib=memory.peak_mib), cpu_s, peak, rays, hangs]
+            run_job(ready, case)
+        compare_with_join(ready, case)
+    _say(f"{name}, memory at its peak: {memory.parts}")
+    time_s = Figure("psi", name, round(median(ours), 3), "s", command, peak_mib=memory.peak_mib)
+    figures = []
+    for peer, results in theirs.items():
+        if results:
+            case_name = name if not figures else f"{name} beside {peer}"
+            their_s = median([result["seconds"] for result in results])
+            figure = compared("psi", case_name, median(ours), PEERS[peer].title, their_s, "s", command)
+            ratio = float(f"{figure.ours / their_s:.3g}")  # a hundredth would round to little
+            figures.append(replace(figure, ratio=ratio, peak_mib=memory.peak_mib))
+            _judge(f"{name} beside {peer}", "ratio", ratio, case.at_most[peer])
+    if not figures:
+        figures.append(time_s)
+    figures += _details(name, case, first, median(used), memory, theirs, command)
+    if case.gib is not None:
+        _judge(name, "peak in GiB", memory.peak_mib / 1024, case.gib)
+    if case.seconds is not None:
+        _judge(name, "seconds", median(ours), case.seconds)
+    _table(name, ours, stages)
+    return figures
+
+
+def _details(
+    name: str,
+    case: Case,
+    first: float | None,
+    cpu_s: float,
+    memory: Memory,
+    theirs: Mapping[str, list[dict[str, float]]],
+    command: str,
+) -> list[Figure]:
+    """Return the lines that belong to a case: processor time and memory, Ray's own, and what the first run costs."""
+    figures = [Figure("psi", f"{name}: Ray's own processes a node", memory.ray_mib, "MiB", command)]
+    peer = next((peer for peer, results in theirs.items() if results), "")
+    cpu, peak = f"{name}: CPU of both sides, Ray's included", f"{name}: peak memory a node"
+    if peer:
+        title, results = PEERS[peer].title, theirs[peer]
+        their_cpu, their_peak = (median([result[what] for result in results]) for what in ("cpu_s", "peak_mib"))
+        figures.append(compared("psi", cpu, cpu_s, title, their_cpu, "s", command))
+        figures.append(compared("psi", peak, memory.peak_mib, title, their_peak, "MiB", command))
+    else:
+        figures.append(Figure("psi", cpu, round(cpu_s, 3), "s", command))
+        figures.append(Figure("psi", peak, memory.peak_mib, "MiB", command))
+    if case.uses == "prepared-sm2" and first is not None:
+        figures.append(Figure("psi", f"{name}: the first run, which prepares", round(first, 3), "s", command))
+    return figures
+
+
+def _table(name: str, ours: list[float], stages: list[dict[str, int]]) -> None:
+    """Print where the median run's time went."""
+    middle = stages[sorted(range(len(ours)), key=ours.__getitem__)[(len(ours) - 1) // 2]]
+    width = max(map(len, middle))
+    for stage, milliseconds in middle.items():
+        _say(f"  {stage:<{width}} {milliseconds / 1000:8.3f} s")
+
+
+def _judge(name: str, what: str, value: float, at_most: float) -> None:
+    print(f"{name}: {what} {value:.3g}, wanted at most {at_most:.3g}: {'met' if value <= at_most else 'MISSED'}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=1_000_000, help="ids on each side, half of them in common")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", choices=sorted(CASES), metavar="NAME", help=f"of: {'; '.join(CASES)}")
+    parser.add_argument("--long", action="store_true", help="also the cases that take minutes a run")
+    parser.add_argument("--runs", type=int, default=0, help="of ours; by default as the case says")
+    parser.add_argument("--scale", action="store_true", help="cost against rows and workers instead, with a plot")
     options = parser.parse_args(arguments)
-    command = f"python -m bench.psi --rows {options.rows} --runs {options.runs}"
-    record(measure(options.rows, options.runs, command))
+    if options.scale:
+        psi_scale.main()
+        return
+    names = options.cases or [name for name, case in CASES.items() if options.long or not case.takes_long]
+    with tempfile.TemporaryDirectory(prefix="sbx-peers-") as folder:
+        peers = Peers(Path(folder))
+        for name in names:
+            case = replace(CASES[name], runs=options.runs or CASES[name].runs)
+            command = f"python -m bench.psi --cases {_quoted(name)}" + (f" --runs {case.runs}" if options.runs else "")
+            figures = measure(name, case, peers, command)
+            record(figures, stale=lambda bench, case: bench == "psi" and not is_current(case))
+        for peer, count in peers.hung.items():
+            print(f"{peer}: {count} hung runs, ended and made again")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if " " in name else name
 
 
 if __name__ == "__main__":

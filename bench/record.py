@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -68,9 +68,16 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def record(figures: Sequence[Figure], path: Path = RESULTS) -> None:
-    """Put figures into the file and print them."""
+def record(
+    figures: Sequence[Figure], path: Path = RESULTS, *, stale: Callable[[str, str], bool] = lambda bench, case: False
+) -> None:
+    """Put figures into the file and print them.
+
+    Args:
+        stale: whether a recorded bench and case is one that nothing measures any more; such are dropped.
+    """
     kept: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    kept = [old for old in kept if not stale(old["bench"], old["case"])]
     fresh = {(figure.bench, figure.case) for figure in figures}
     kept = [old for old in kept if (old["bench"], old["case"]) not in fresh]
     kept += [asdict(figure) for figure in figures]

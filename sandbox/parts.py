@@ -69,6 +69,7 @@ class Parts:
         on_done: told how many parts are done, whenever one more is.
         """
         self._on_done, self._done = on_done, 0
+        self._last: SandboxError | None = None  # of a part that failed too often
         self._ledger, self._job, self._connections, self._work = ledger, job, connections, work
         self._run, self._count = run, count
         self._others = connections.peers
@@ -89,11 +90,14 @@ class Parts:
                     for number in todo:
                         group.create_task(self._part(number, scratch, slots))
             except BaseExceptionGroup as errors:
-                raise self._first(errors) from None
+                first = self._first(errors)
+                raise first from first.__cause__  # which says whether the other party ended the job, and how
             return await self._work("gather", Attempt(0, self._count, 0, scratch), False, None)
 
     def _first(self, errors: BaseExceptionGroup[BaseException]) -> BaseException:
         """Return why the parts ended; a party that is away interrupts them."""
+        if self._last is not None:  # the others end for this, too, and may have said so already
+            return self._last
         broken = self._connections.broken
         if broken.done():
             cause = broken.result()
@@ -126,6 +130,7 @@ class Parts:
                     return
                 log.warning("job %s: part %d failed, attempt %d: %s", self._job.job_id, number, attempt + 1, error)
             if error is not None:
+                self._last = self._last or error
                 raise error
 
     async def _attempt(self, attempt: Attempt) -> SandboxError | None:

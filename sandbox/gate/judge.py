@@ -45,8 +45,9 @@ def judge_sizes(plan: Plan, rows: Mapping[str, int]) -> None:
 def _judge(rule: OutputRule, gate_inputs: Mapping[str, int]) -> list[Evidence]:
     if rule.class_ is OutputClass.ROW_CONSENTED:
         rows = gate_inputs.get("rows")
-        if rows is None or not 1 <= rows <= rule.max_rows:
-            raise _withheld(f"{rule.name}: the number of rows is missing, zero, or above {rule.max_rows}")
+        least = max(rule.min_group, 1)
+        if rows is None or not least <= rows <= rule.max_rows:
+            raise _withheld(f"{rule.name}: the number of rows is missing, below {least}, or above {rule.max_rows}")
         return [Evidence(rule.name, "rows at most", rule.max_rows)]
     groups = {name: count for name, count in gate_inputs.items() if name.startswith("group.")}
     if rule.class_ is OutputClass.REPORT and not groups and "rows" in gate_inputs:

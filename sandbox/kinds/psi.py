@@ -45,6 +45,7 @@ from sandbox.model import (
 )
 from sandbox.psi import cost
 from sandbox.psi.buckets import plan_buckets
+from sandbox.psi.contract import MAX_BUCKETS
 from sandbox.psi.keys import Positions
 
 ALIGNMENT: Final = "alignment"
@@ -202,7 +203,7 @@ def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
         return (asked,)
     left, right = (*conditions.rows, 0, 0)[:2]
     prepared_first = NAMES[PsiEngine.PREPARED_SM2] if conditions.is_prepared else ""
-    return cost.choose(
+    best = cost.choose(
         able,
         left or right,
         right or left,
@@ -214,6 +215,8 @@ def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
         asked=prepared_first if prepared_first in able else "",
         prepared=conditions.is_prepared,
     )
+    # What this node would not choose itself it takes from a proposer, which may demand it.
+    return best if conditions.national else (*best, *(name for name in able if name not in best))
 
 
 def _able(wanted: PsiSpec) -> tuple[str, ...]:
@@ -232,7 +235,7 @@ def parts(plan: Plan, spec: JobSpec, rows: Mapping[str, int]) -> int:
         return 1
     left, right = (rows[at(plan.parties, role)] for role in (PartyRole.LEFT, PartyRole.RIGHT))
     if wanted.bucket_rows:
-        return max(1, -(-max(left, right) // wanted.bucket_rows))
+        return min(MAX_BUCKETS, max(1, -(-max(left, right) // wanted.bucket_rows)))
     return plan_buckets(left, right)
 
 

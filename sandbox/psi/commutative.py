@@ -120,7 +120,7 @@ def exchange(
         if not own or not others:
             return np.empty(0, np.int64)
         shuffle = np.argsort(np.frombuffer(os.urandom(8 * own), np.uint64))
-        shuffled = padded(digests, own)[shuffle]
+        shuffled = padded(digests, own).take(shuffle, axis=0)
         # The other side hears what became of its elements only if it is to learn, and so do we.
         hears, tells = learner is not role.other, learner is not role
         back, twice_theirs = _blind_twice(group, session, shuffled, others, tells=tells, hears=hears)

@@ -22,9 +22,8 @@ Checks:   every point is validated before a secret touches it. Points equal up t
           compare, as in ``commutative``: that right multiplied honestly is taken on trust.
 Reveals:  to left: how many keys both have, and right's row count. To right: left's row count. Part counts to nobody.
 Shapes:   33 bytes an element, 16 in the second round: m and n keys collide anywhere with a chance of about m n / 2^128.
-Memory:   about 100 bytes a row of both sides up to ``HELD`` rows. Beyond that, and given ``scratch``, about 40 for
-          each own row; the rest is in files there, cut by the blinded point: blinded names and places in shuffled
-          orders, nothing of a key, gone at the end.
+Memory:   about 100 bytes a row of both sides up to ``HELD`` rows. Beyond, and given ``scratch``, about 40 for each own
+          row; the rest is in files there until the end: blinded names and places in shuffled orders, nothing of a key.
 Errors:   ``InvalidSpec`` for keys or a directory that break the contract; ``PartyFailed`` if the terms differ;
           ``ProtocolFailed`` for what the other side may not send. Never a partial answer.
 Not here: a minimum size (``loads``, the gate), transport, buckets: a bucket's count would be told, so there is one key
@@ -110,7 +109,8 @@ def find(
         for records in names.ordered():
             after = _equal(records)
             one, other = records[after - 1, 2], records[after, 2]
-            if bool(((one == _BACK) == (other == _BACK)).any()) or bool((np.diff(after) == 1).any()):
+            # Of more than two with one name, two of one kind are neighbours: equal names stay in the order they came.
+            if bool(((one == _BACK) == (other == _BACK)).any()):
                 raise ProtocolFailed("the other side sent a key twice in the second round")
             common[np.minimum(one, other).astype(np.int64)] = True
     return common

@@ -64,7 +64,7 @@ def digest(keys: pa.Array, salt: bytes) -> Digests:
 
 def order(digests: Digests) -> Positions:
     """Return the positions that sort ``digests``; the same for equal sets on both sides."""
-    first = np.argsort(digests[:, 0], kind="stable")
+    first = np.argsort(digests[:, 0])
     leading = digests[first, 0]
     if len(leading) > 1 and bool((leading[1:] == leading[:-1]).any()):
         first = np.lexsort((digests[:, 1], digests[:, 0]))

@@ -79,7 +79,7 @@ def intersect(
     package = spu_directory(compiler=False)
     sizes = [_brought(terms.rows(side), bucket) for side in (Role.LEFT, Role.RIGHT)]
     shuffle = np.argsort(np.frombuffer(os.urandom(8 * sizes[role.value]), np.uint64))
-    shuffled = padded(digests, sizes[role.value])[shuffle]
+    shuffled = padded(digests, sizes[role.value]).take(shuffle, axis=0)
     source, target = workspace.path / "in.csv", workspace.path / "out.csv"
     before = set(workspace.path.iterdir())
     hosts = [f"unix:{workspace.own_socket}", f"unix:{workspace.peer_socket(peer)}"]

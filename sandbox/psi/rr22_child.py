@@ -1,7 +1,7 @@
 """One bucket of RR22 inside its child process; see ``rr22`` for the protocol and the fences.
 
 The library's package initialiser is skipped: it would import a compiler that is not needed here, and take 1.2 s
-instead of 0.04 s.
+instead of 0.04 s. Nor is numpy imported: that takes longer than all that is done here without it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import JobFailed, PartyFailed, ProtocolFailed
-from sandbox.psi import table
 
 _MAX_MESSAGE = 4096
+_NEVER_CUT = 1 << 28  # rows a part of the library's own: more than any bucket has
 
 
 def main(config: dict[str, Any], report: Callable[[float], None]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def main(config: dict[str, Any], report: Callable[[float], None]) -> dict[str, A
     # The next bucket's peer must not reach this process: our listening path goes before the last exchange.
     with contextlib.suppress(FileNotFoundError):
         os.unlink(config["hosts"][config["rank"]].removeprefix("unix:"))
-    checksum = table.checksum(Path(config["target"])) if both and count else ""
+    checksum = _checksum(Path(config["target"])) if both and count else ""
     result = {"count": count, "checksum": checksum} if both else {"done": True}
     for other in _gather(context, config, result):
         if other != result:
@@ -99,7 +99,7 @@ def _execute(psi: Any, context: Any, config: dict[str, Any]) -> int:
             protocol=psi.PsiProtocol.PROTOCOL_RR22,
             receiver_rank=0 if learner is None else learner,
             broadcast_result=learner is None,
-            bucket_size=table.MAX_ROWS,  # one part: the library's own parts are not padded
+            bucket_size=_NEVER_CUT,  # the library's own parts are not padded
             rr22_params=psi.Rr22Rarams(low_comm_mode=False),
         ),
         input_params=psi.InputParams(path=config["source"], selected_keys=["id"], keys_unique=True),
@@ -118,3 +118,13 @@ def _execute(psi: Any, context: Any, config: dict[str, Any]) -> int:
     if count != -1 or target.exists():  # what the library leaves on the side that is not to learn: -1 and no file
         raise ProtocolFailed("the engine has a result for the side that is not to learn")
     return 0
+
+
+def _checksum(path: Path) -> str:
+    """Return the sum of the digests in an answer, which is equal for equal sets in whatever order."""
+    try:
+        with path.open("rb") as answer:
+            next(answer)  # the header
+            return f"{sum(int(line[:32], 16) for line in answer):x}"
+    except (OSError, StopIteration, ValueError) as error:
+        raise ProtocolFailed("the engine's answer is not of the expected form") from error

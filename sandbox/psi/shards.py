@@ -154,7 +154,7 @@ class Shards:
         counts = self._writing()
         held, self._filled = self._held[: self._filled], 0
         numbers = number_of(held, self._buckets)
-        records = held[np.argsort(numbers, kind="stable")]
+        records = held.take(np.argsort(numbers, kind="stable"), axis=0)
         sizes = np.bincount(numbers, minlength=self._buckets)
         ends = np.cumsum(sizes)
         for number in np.flatnonzero(sizes).tolist():

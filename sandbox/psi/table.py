@@ -10,15 +10,12 @@ Errors: ``ProtocolFailed`` if the engine's file is not of this form or names a r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.errors import InvalidSpec, ProtocolFailed
-
-if TYPE_CHECKING:  # the child process reads tables too, and should not spend its start on Arrow
-    from sandbox.psi.keys import Digests, Positions
+from sandbox.psi.keys import Digests, Positions
 
 LINE = 42
 HEADER = b"id,row\n"
@@ -53,7 +50,7 @@ def read(path: Path, digests: Digests) -> Positions:
     Raises:
         ProtocolFailed: the file is damaged, or names rows that are not in ``digests``.
     """
-    lines = lines_of(path)
+    lines = _lines(path)
     digits = lines[:, 33:41] - np.uint8(_ZERO)
     if bool((digits > 9).any()):  # what was below zero has wrapped around
         raise ProtocolFailed("the engine's answer has a row number that is no number")
@@ -74,14 +71,7 @@ def read(path: Path, digests: Digests) -> Positions:
     return positions
 
 
-def checksum(path: Path) -> str:
-    """Return a sum over the digests in an answer that is equal for equal sets, in whatever order."""
-    words = np.ascontiguousarray(lines_of(path)[:, :32]).view("<u8")
-    total: bytes = words.sum(axis=0, dtype=np.uint64).astype("<u8").tobytes()
-    return total.hex()
-
-
-def lines_of(path: Path) -> NDArray[np.uint8]:
+def _lines(path: Path) -> NDArray[np.uint8]:
     """Return the lines of an answer as a matrix of bytes."""
     try:
         content = np.fromfile(path, np.uint8)

@@ -15,12 +15,16 @@ from sandbox import model
 from sandbox.crypto.sm2 import PrivateKey
 from sandbox.kinds.kind import Conditions
 from sandbox.model import (
+    AggregateSpec,
     Consent,
     ConsentRule,
     DatasetRef,
     DatasetUse,
+    Dimension,
     JobKind,
     JobSpec,
+    Measure,
+    MeasureRange,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -30,6 +34,7 @@ from sandbox.model import (
     Recipient,
     Scenario,
     Size,
+    Statistic,
     VersionRule,
 )
 from sandbox.policy.admit import Choices, Facts, OwnDataset, Used
@@ -40,7 +45,7 @@ FLOORS = Floors(10, 10, 5)
 NOW = 1_800_000_000_000
 DAY = 86_400_000
 JOB = "ab" * 16
-LEFT, RIGHT = DatasetRef("bank-loans", 1), DatasetRef("people", 2)
+LEFT, RIGHT, THIRD = DatasetRef("bank-loans", 1), DatasetRef("people", 2), DatasetRef("funds", 3)
 ENGINES = (
     "rr22",
     "ecdh-x25519",
@@ -189,6 +194,42 @@ def facts(**changes: Any) -> Facts:
         default_deadline_s=900,
     )
     return dataclasses.replace(known, **changes)
+
+
+TOTALS = OutputRule(JobKind.AGGREGATE, "totals", OutputClass.AGGREGATE, 10, 10, 100, 40_960)
+OUTPUTS = (
+    *(OutputRule(JobKind.PSI, name, OutputClass.AGGREGATE, 10, 10, 1, 4096) for name in ("aligned", "size", "sums")),
+    *(OutputRule(JobKind.PSI, name, OutputClass.ROW_CONSENTED, 0, 1, 1000, 100_000) for name in ("members", "joined")),
+    TOTALS,
+)
+CITY, LATE_BAND = Dimension("city", "city", ("a", "b")), Dimension("late_band", "late", (), (1, 5))
+INCOME, LATE = Measure("income", Statistic.SUM, "income"), Measure("late", Statistic.MEAN, "late")
+
+
+def departments(count: int = 3, **changes: Any) -> Scenario:
+    """A scenario of totals and intersections over the data of two owners or three."""
+    uses = (
+        DatasetUse(LEFT.code, "bank", VersionRule.EXACT, 1, b"L" * 32, ("id",), ("city", "income"), "bad", 600),
+        DatasetUse(
+            RIGHT.code, "operator", VersionRule.EXACT, 2, b"R" * 32, ("id",), ("city", "income", "late"), "", 900
+        ),
+        DatasetUse(THIRD.code, "witness", VersionRule.EXACT, 3, b"T" * 32, ("id",), ("city", "income"), "", 300),
+    )
+    whole = scenario(
+        datasets=uses[:count],
+        kinds=(JobKind.PSI, JobKind.AGGREGATE),
+        outputs=OUTPUTS,
+        computing_parties=(),
+        dimensions=(CITY, LATE_BAND),
+        measures=(MeasureRange("income", 0, 1_000_000, 2), MeasureRange("late", 0, 9), MeasureRange("bad", 0, 1)),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def totals(*datasets: DatasetRef, **changes: Any) -> JobSpec:
+    """A table of totals over some contributors."""
+    kind = AggregateSpec(datasets or (LEFT, RIGHT, THIRD), "", ("city",), (INCOME,), 2048)
+    return JobSpec("request-1", b"S" * 32, dataclasses.replace(kind, **changes))
 
 
 def psi(engine: PsiEngine = PsiEngine.AUTO, **changes: Any) -> JobSpec:

@@ -22,10 +22,12 @@ from core_builders import (
     OFFICER,
     OTHER,
     RIGHT,
+    departments,
     facts,
     psi,
     scenario,
     standing,
+    totals,
 )
 from sqlalchemy import select
 
@@ -38,11 +40,14 @@ from sandbox.model import (
     ApplicantInput,
     ApplicantScore,
     BatchScore,
+    Consent,
     ConsentRule,
     ConsentToken,
     DatasetRef,
+    Dimension,
     JobKind,
     JobSpec,
+    MeasureRange,
     OutputClass,
     OutputRule,
     PartyRole,
@@ -61,7 +66,7 @@ from sandbox.model import (
 from sandbox.policy import quota
 from sandbox.policy.admit import REFUSALS, Choices, Earlier, Facts, OwnDataset, Used, admit, agree, rows_needed
 from sandbox.policy.consent import commitment, open_subject
-from sandbox.policy.scenario import check, coefficient, required
+from sandbox.policy.scenario import Given, check, coefficient, required
 from sandbox.store import Store, consents, usage
 
 ONE = scenario()
@@ -79,6 +84,10 @@ def uses(**changes: Any) -> dict[str, Any]:
 def outputs(rule: OutputRule, **changes: Any) -> dict[str, Any]:
     return {"outputs": (*(r for r in ONE.outputs if r is not rule), replace(rule, **changes))}
 
+
+BANDS, RANGE = Dimension("bands", "late", (), (1, 5)), MeasureRange("income", 0, 1)
+MEMBERS = OutputRule(JobKind.PSI, "members", OutputClass.ROW_CONSENTED, 0, 1, 1000, 100_000)
+ROWS: dict[str, Any] = {"kinds": (JobKind.PSI,), "outputs": (MEMBERS,)}  # rows of people leave, and nobody is scored
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"datasets": ()}, "datasets must name one to eight"),
@@ -116,6 +125,17 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"consent": replace(ONE.consent, single=ConsentRule.HELD_LETTER)}, "consent.single must be TOKEN"),
     ({"consent": replace(ONE.consent, batch=ConsentRule.NONE)}, "consent.batch must be HELD_LETTER"),
     ({"consent": replace(ONE.consent, issuers=())}, "consent.issuers must name"),
+    ({"dimensions": (BANDS, BANDS)}, "dimensions names one twice"),
+    ({"dimensions": (replace(BANDS, edges=(2, 1)),)}, "dimensions.bands must have ascending edges"),
+    ({"dimensions": (replace(BANDS, values=("a",)),)}, "dimensions.bands must have either"),
+    ({"dimensions": (replace(BANDS, column="id"),)}, "dimensions.bands.column is no field"),
+    ({"dimensions": (replace(BANDS, column=""),)}, "dimensions.bands.column is no field"),
+    ({"measures": (RANGE, RANGE)}, "measures names a column twice"),
+    ({"measures": (replace(RANGE, low=2),)}, "measures.income must have low <= high"),
+    ({"measures": (replace(RANGE, column="id"),)}, "measures.id is no field"),
+    ({"measures": (replace(RANGE, places=10),)}, "measures.income must have 0 to 9 places"),
+    ({**ROWS, "consent": Consent(ConsentRule.NONE, ConsentRule.NONE, ())}, "consent.batch must be HELD_LETTER"),
+    ({**ROWS, "consent": Consent(ConsentRule.TOKEN, ConsentRule.NONE, ())}, "consent.batch must be HELD_LETTER"),
     ({"price": PriceTerms("fujian-2024", "1.5", False)}, "price.coefficient"),
     ({"price": PriceTerms("fujian-2024", "1e0", False)}, "price.coefficient"),
     ({"price": PriceTerms("fujian-2024", "1\n", False)}, "price.coefficient"),
@@ -125,6 +145,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
 
 def test_a_whole_scenario_passes() -> None:
     check(ONE, FLOORS)
+    check(scenario(dimensions=(BANDS, replace(BANDS, name="bad", column="bad")), measures=(RANGE,)), FLOORS)
+    check(scenario(**ROWS, consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ())), FLOORS)
+    check(departments(), FLOORS)
     assert required(ONE) == {"bank", "operator", "witness"}
     assert coefficient(replace(ONE, price=PriceTerms("fujian-2024", "0.25", False))) == Decimal("0.25")
 
@@ -151,8 +174,8 @@ def test_a_key_that_is_no_point_is_refused(where: str) -> None:
 
 def test_where_a_scenario_stands() -> None:
     assert standing().state(NOW) == "active"
-    assert standing(approved_by={"bank": False}).state(NOW) == "awaiting"
-    assert standing(approved_by={"bank": False}).awaiting() == {"operator", "witness"}
+    assert standing(approved_by={"bank": Given()}).state(NOW) == "awaiting"
+    assert standing(approved_by={"bank": Given()}).awaiting() == {"operator", "witness"}
     assert standing().state(ONE.not_before_ms - 1) == "awaiting"
     assert standing().state(ONE.not_before_ms) == "active"
     assert standing().state(ONE.not_after_ms - 1) == "active"
@@ -183,9 +206,13 @@ def held(**changes: Any) -> Facts:
     return facts(standing=standing(scenario=scenario(**changes)))
 
 
+def departmental(count: int = 3, **changes: Any) -> Facts:
+    return facts(standing=standing(scenario=departments(count), **changes))
+
+
 REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
     ("unknown", psi(), facts(standing=None), BANK),
-    ("awaiting", psi(), facts(standing=standing(approved_by={"bank": True})), BANK),
+    ("awaiting", psi(), facts(standing=standing(approved_by={"bank": Given(True, True)})), BANK),
     ("awaiting", psi(), facts(now_ms=ONE.not_before_ms - 1), BANK),
     ("expired", psi(), facts(now_ms=ONE.not_after_ms), BANK),
     ("revoked", psi(), facts(standing=standing(revoked=True)), BANK),
@@ -209,6 +236,10 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
         facts(earlier=replace(ALIGNED_JOB, plan=replace(ALIGNED_JOB.plan, scenario_digest=b"X" * 32))),
         BANK,
     ),
+    ("earlier", TRAIN, facts(earlier=replace(ALIGNED_JOB, lasts=False)), BANK),
+    ("contributors", totals(LEFT, RIGHT), departmental(), BANK),
+    ("two", totals(LEFT, RIGHT), departmental(2), BANK),
+    ("columns", totals(groups=("late_band",)), departmental(), BANK),
     ("models", BATCH, facts(earlier=MODEL_JOB, used=Used(0, 0, 0, frozenset({"a", "b"}))), BANK),
     ("recipient", psi(), held(recipient=replace(ONE.recipient, node_id="third")), BANK),
     ("recipient", BATCH, replace(held(recipient=replace(ONE.recipient, node_id="operator")), earlier=MODEL_JOB), BANK),
@@ -232,10 +263,10 @@ def test_every_wording_is_used() -> None:
 def test_a_plan_says_exactly_what_will_run() -> None:
     plan = plan_of()
     assert [(p.node_id, p.role, p.dataset, p.content_hash, p.fields) for p in plan.parties] == [
-        ("bank", PartyRole.LEFT, LEFT, b"L" * 32, ("income",)),
-        ("operator", PartyRole.RIGHT, RIGHT, b"R" * 32, ("late",)),
+        ("bank", PartyRole.LEFT, LEFT, b"L" * 32, ()),  # an alignment uses keys alone
+        ("operator", PartyRole.RIGHT, RIGHT, b"R" * 32, ()),
     ]
-    assert (plan.job_id, plan.proposer, plan.kind, plan.engine) == (JOB, "bank", JobKind.PSI, "rr22")
+    assert (plan.job_id, plan.proposer, plan.kind, plan.engine) == (JOB, "bank", JobKind.PSI, "ecdh-x25519")
     assert (plan.outputs, plan.deadline_s, plan.time_ms, plan.recipient_node) == ((ALIGNED,), 900, NOW, "bank")
     assert (plan.scenario_digest, plan.submission_digest) == (b"S" * 32, b"D" * 32)
     assert {r.party for r in plan.reveals} == {"bank", "operator", "recipient"}
@@ -244,6 +275,7 @@ def test_a_plan_says_exactly_what_will_run() -> None:
 def test_training_brings_the_third_party_and_one_person_no_metrics() -> None:
     train = plan_of(TRAIN, facts(earlier=ALIGNED_JOB))
     assert [(p.node_id, p.role) for p in train.parties][2:] == [("witness", PartyRole.COMPUTE)]
+    assert [p.fields for p in train.parties] == [("income",), ("late",), ()]
     assert [rule.name for rule in plan_of(BATCH, facts(earlier=MODEL_JOB)).outputs] == ["metrics", "scores"]
     assert [rule.name for rule in plan_of(SINGLE, facts(earlier=MODEL_JOB)).outputs] == ["scores"]
 
@@ -253,6 +285,8 @@ def test_the_computing_party_believes_the_datasets_the_owners_will_check() -> No
     plan = plan_of(TRAIN, third, Choices("bank", "aby3", 900, NOW, (LEFT, RIGHT)))
     assert plan == plan_of(TRAIN, facts(earlier=ALIGNED_JOB))
     with pytest.raises(PolicyRefused, match=REFUSALS["dataset"]):
+        plan_of(TRAIN, third, Choices("bank", "aby3", 900, NOW, (LEFT, DatasetRef("people", 3))))
+    with pytest.raises(PolicyRefused, match=REFUSALS["earlier"]):
         plan_of(TRAIN, third, Choices("bank", "aby3", 900, NOW, (LEFT,)))
     with pytest.raises(PolicyRefused, match=REFUSALS["earlier"]):  # an owner believes nobody
         plan_of(TRAIN, facts(), Choices("bank", "aby3", 900, NOW, (LEFT, RIGHT)))
@@ -430,6 +464,18 @@ def test_what_is_spent_stays_spent_and_settles_to_what_was_used(store: Store) ->
     with store.read() as conn:
         assert conn.scalar(select(usage.c.state)) == "spent"
         assert conn.scalar(select(consents.c.state)) == "spent"
+
+
+def test_a_job_that_is_taken_up_again_spends_nothing_more(store: Store) -> None:
+    with store.write() as conn:
+        quota.reserve(conn, "job-1", DIGEST, 600, NOW)
+    for _ in range(3):
+        with store.write() as conn:
+            quota.spend(conn, "job-1")
+    assert used_of(store) == (1, 1, 600)
+    with store.write() as conn:
+        assert not quota.give_back(conn, "job-1")
+    assert used_of(store) == (1, 1, 600)
 
 
 def test_a_consent_serves_one_job_and_its_refusal_leaves_nothing(store: Store) -> None:

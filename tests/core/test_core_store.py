@@ -25,7 +25,7 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.home import Home, init
-from sandbox.model import MOVES, Failure, Fee, JobSubmission, PeerCard, State, TrailEntry, TrailReport
+from sandbox.model import MOVES, Failure, Fee, JobSubmission, PeerCard, Signed, State, TrailEntry, TrailReport
 from sandbox.policy.admit import admit
 from sandbox.record import Job
 from sandbox.settings import FILE, load
@@ -290,12 +290,16 @@ def test_only_the_moves_of_the_table_are_made(store: Store, job: Job) -> None:
         assert record.unfinished(conn) == []
 
 
+def told(*entries: TrailEntry) -> Signed:
+    return signed.sign(OFFICER, "trail", TrailReport(JOB, entries))
+
+
 def test_a_trail_is_kept_a_party_at_a_time(store: Store, job: Job) -> None:
     entry = TrailEntry("operator", 4, "admitted", bytes(32), 1)
     with store.write() as conn:
-        record.trail(conn, JOB, "operator", TrailReport((entry, replace(entry, index=5))))
-        record.trail(conn, JOB, "operator", TrailReport((entry,)))
-        record.trail(conn, JOB, "bank", TrailReport((replace(entry, party="bank"),)))
+        record.trail(conn, JOB, "operator", told(entry, replace(entry, index=5)))
+        record.trail(conn, JOB, "operator", told(entry))
+        record.trail(conn, JOB, "bank", told(replace(entry, party="bank")))
         assert [(e.party, e.index) for e in record.view(conn, JOB).trail] == [("bank", 4), ("operator", 4)]
 
 

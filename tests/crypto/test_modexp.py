@@ -629,6 +629,7 @@ typedef long long __m512i __attribute__((vector_size(64), may_alias));
 typedef unsigned long long word, __mmask64, words __attribute__((vector_size(64)));
 typedef unsigned char __mmask8, octets __attribute__((vector_size(64)));
 
+#define _MM_HINT_T0 3
 #define _MM_HINT_T1 2
 #define _mm_prefetch(from, hint) __builtin_prefetch(from)
 #define INLINE static __attribute__((noinline, unused)) /* or gcc takes a minute */

@@ -82,11 +82,6 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     answer = tmp_path / "out.csv"
     answer.write_bytes(table.ANSWER_HEADER + lines[299] + lines[0] + lines[128])
     assert table.read(answer, digests).tolist() == [299, 0, 128]
-    other = tmp_path / "other.csv"
-    other.write_bytes(table.ANSWER_HEADER + lines[128] + lines[299] + lines[0])
-    assert table.checksum(answer) == table.checksum(other)
-    other.write_bytes(table.ANSWER_HEADER + lines[128] + lines[299])
-    assert table.checksum(answer) != table.checksum(other)
 
 
 def test_damaged_answers_are_refused(tmp_path):

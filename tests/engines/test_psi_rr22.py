@@ -154,6 +154,24 @@ def test_a_side_that_brings_more_rows_than_it_committed_to_is_refused(place, tmp
     assert isinstance(results[1], SandboxError)
 
 
+def test_what_the_sides_compare_is_the_same_for_the_same_set_in_any_order(tmp_path):
+    lines = [bytes(row).hex().encode() + b",%08d\n" % place for place, row in enumerate(digests(["a", "b", "c"]))]
+
+    def of(*parts: bytes) -> str:
+        path = tmp_path / "answer.csv"
+        path.write_bytes(table.ANSWER_HEADER + b"".join(parts))
+        return rr22_child._checksum(path)
+
+    other_rows = [line[:33] + b"00000009\n" for line in lines]
+    assert of(*lines) == of(*lines[::-1]) == of(*other_rows)
+    assert len({of(*lines), of(*lines[:2]), of(*lines[1:]), of()}) == 4
+    for damaged in (b"x" * 42, b"\n"):
+        with pytest.raises(ProtocolFailed):
+            of(lines[0], damaged)
+    with pytest.raises(ProtocolFailed):
+        rr22_child._checksum(tmp_path / "missing.csv")
+
+
 PAIRS_WRONGLY = """
 def main(config, report):
     result = real.main(config, report)

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from by_hand_page import ROOT
 from conftest import Ran
 
 from jobs.intersections.generate import AGREED, SHARED, generate
@@ -124,11 +125,10 @@ def test_rows_are_those_of_the_people_whom_both_have(intersections: Ran, people,
     shared = operator[people.who["operator"] < SHARED].set_index("key")
     assert sorted(found["id"]) == sorted(shared.index)
     if name == "joined":
-        assert list(found.columns) == ["id", "city", "arrears"]
+        assert list(found.columns) == ["id", "city", "months_insured"]
         beside = shared.loc[found["id"]]
         assert found["city"].tolist() == beside["city"].tolist()
-        assert found["arrears"].isna().tolist() == beside["arrears"].isna().tolist()
-        assert found["arrears"].dropna().tolist() == beside["arrears"].dropna().tolist()
+        assert found["months_insured"].tolist() == beside["months_insured"].tolist()
     else:
         assert list(found.columns) == ["id"]
 
@@ -143,6 +143,23 @@ def test_a_prepared_list_is_sent_once(intersections: Ran) -> None:
 def test_plans_say_who_would_learn_what(intersections: Ran) -> None:
     assert "bank\thow many rows both have, not which" in intersections.told[3]
     assert "witness\twhich of its own rows all three have" in intersections.told[7]
+
+
+def test_no_exact_number_of_people_is_told(intersections: Ran) -> None:
+    words = set(re.findall(r"\d+", "".join(intersections.told[number] for number in (3, 7))))
+    assert {str(rounded(SHARED, 10)), str(rounded(AGREED, 10))} <= words
+    assert not {str(SHARED), str(AGREED)} & words
+
+
+def test_the_keys_on_the_page_are_one_persons(people) -> None:
+    text = (ROOT / "jobs" / "intersections" / "README.md").read_text(encoding="utf-8")
+    told = re.findall(r"^\| \w+ \| `\w+`, `\w+` \| `([^`]+)`, `([^`]+)` \|$", text, re.MULTILINE)
+    assert len(told) == 3
+    found = set()
+    for (owner, table), key in zip(people.tables.items(), told, strict=True):
+        columns = table.select(table.column_names[:2]).to_pylist()
+        found.add(people.who[owner][[tuple(row.values()) for row in columns].index(key)])
+    assert len(found) == 1
 
 
 def test_the_answers_on_the_page_are_those_that_leave(intersections: Ran) -> None:

@@ -16,6 +16,11 @@ static void end_work(void *work, size_t size)
     free(work);
 }
 
+/* Ask for memory while there is something else to do. A macro, since gcc drops calls of a function that does no more. */
+#define FETCH(from, size, nearness)                                                                                    \
+    for (size_t at = 0; at < (size); at += sizeof(limb))                                                               \
+    _mm_prefetch((const char *)(from) + at, nearness)
+
 /* Up to eight numbers that lie one after another; the last one again where there are less. */
 static void load_row(limb *out, const uint8_t *from, size_t count, const struct modulus *m)
 {
@@ -50,6 +55,12 @@ int modexp_multiply(const struct modulus *m, const uint8_t *left, const uint8_t 
 
         load_row(work->left, left + m->size * done, here, m);
         load_row(work->right, right + m->size * done, here, m);
+        if (count - done > LANES) {
+            size_t next = m->size * at_most(count - done - LANES, LANES);
+
+            FETCH(left + m->size * (done + LANES), next, _MM_HINT_T0);
+            FETCH(right + m->size * (done + LANES), next, _MM_HINT_T0);
+        }
         multiply(work->left, work->left, work->right, m, &work->columns);
         multiply(work->left, work->left, work->square, m, &work->columns);
         subtract_modulus(work->left, m, work->right);
@@ -71,22 +82,24 @@ int modexp_chains(const struct modulus *m, const uint8_t *powers, const uint8_t 
     for (size_t done = 0; done < runs; done += LANES) {
         size_t here = at_most(runs - done, LANES), longest = 0, lengths[LANES];
         const uint8_t *places[LANES];
+        const int64_t *run[LANES];
 
         for (size_t lane = 0; lane < LANES; lane++) {
-            size_t run = done + at_most(lane, here - 1);
+            const int64_t *start = starts + done + at_most(lane, here - 1);
 
-            lengths[lane] = (size_t)(starts[run + 1] - starts[run]);
+            run[lane] = order + start[0];
+            lengths[lane] = (size_t)(start[1] - start[0]);
             longest = lengths[lane] > longest ? lengths[lane] : longest;
             places[lane] = powers + m->size * lengths[lane];
         }
         load_numbers(work->left, places, m);
         for (size_t step = 0; step < longest; step++) {
-            for (size_t lane = 0; lane < LANES; lane++) {
-                const int64_t *run = order + starts[done + at_most(lane, here - 1)];
-
-                places[lane] = step < lengths[lane] ? elements + m->size * (size_t)run[step] : powers + m->size;
-            }
+            for (size_t lane = 0; lane < LANES; lane++)
+                places[lane] = step < lengths[lane] ? elements + m->size * (size_t)run[lane][step] : powers + m->size;
             load_numbers(work->right, places, m);
+            for (size_t lane = 0; lane < LANES; lane++)
+                if (step + 1 < lengths[lane])
+                    FETCH(elements + m->size * (size_t)run[lane][step + 1], m->size, _MM_HINT_T0);
             multiply(work->left, work->left, work->right, m, &work->columns);
         }
         subtract_modulus(work->left, m, work->right);

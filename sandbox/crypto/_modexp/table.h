@@ -92,22 +92,12 @@ static void scan(limb out0[BLOCK], limb out1[BLOCK], const limb *powers, size_t 
     }
 }
 
-/* Ask for a part of a row while there is something else to do: the next scan waits for no memory then. Inline, since
- * gcc drops calls of a function that does nothing else. */
-static inline __attribute__((always_inline)) void fetch(const uint64_t *row, size_t size, size_t part, size_t parts)
-{
-    const char *from = (const char *)row;
-
-    for (size_t at = size / 64 * part / parts; at < size / 64 * (part + 1) / parts; at++)
-        _mm_prefetch(from + 64 * at, _MM_HINT_T1);
-}
-
 /* Up to GROUPS groups. */
 static void look_up(const struct table *t, const uint8_t *exponents, size_t count, uint8_t *out, struct look_up *work)
 {
     const struct modulus *m = &t->modulus;
     size_t size = (t->bits + 7) / 8, groups = (count + LANES - 1) / LANES, octets = t->digits / LANES;
-    size_t row_size = m->limbs * t->digits * sizeof(uint64_t);
+    size_t share = m->limbs * t->digits * sizeof(uint64_t) / groups; /* of a window's row, to ask for */
     limb digits[GROUPS] = {{0}};
 
     for (size_t window = 0; window < t->windows; window++) {
@@ -123,7 +113,7 @@ static void look_up(const struct table *t, const uint8_t *exponents, size_t coun
         }
         for (size_t group = 0; group < groups; group++) {
             if (window + 1 < t->windows)
-                fetch(row_of(t, window + 1), row_size, group, groups);
+                FETCH((const char *)row_of(t, window + 1) + group * share, share, _MM_HINT_T1);
             if (window)
                 multiply(work->powers[group], work->powers[group], work->chosen[group], m, &work->columns);
             else
