@@ -5,8 +5,8 @@
 
 Units:   MiB of resident memory, added up: pages that processes share count in each, so this is never too little.
          Seconds of CPU time, user and system, Ray's included.
-Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S`` seconds; what is
-         shorter is missed.
+Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S`` seconds
+         unless told otherwise; what is shorter is missed.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ _RAYS: Final = frozenset({"gcs_server", "raylet", "ray::DashboardAgent", "ray::R
 
 
 class Memory:
-    """Watches the process trees of nodes while the ``with`` block runs."""
+    """Watches the process trees of nodes while a ``with`` block runs; over several blocks, the most of all."""
 
-    def __init__(self, roots: Mapping[str, int]) -> None:
+    def __init__(self, roots: Mapping[str, int], pause_s: float = PAUSE_S) -> None:
         """Args:
         roots: process id by node.
+        pause_s: between two looks.
         """
+        self._pause_s = pause_s
         self.ours = dict.fromkeys(roots, 0.0)
         self.ray = dict.fromkeys(roots, 0.0)
         self.parts: dict[str, dict[str, int]] = {name: {} for name in roots}  # MiB by process when ours was largest
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Self:
+        self._over.clear()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
@@ -58,7 +61,7 @@ class Memory:
         return round(max(self.ray.values()))
 
     def _watch(self) -> None:
-        while not self._over.wait(PAUSE_S):
+        while not self._over.wait(self._pause_s):
             for name, root in self._roots.items():
                 parts, rays = _sizes(root)
                 ours = sum(parts.values())

@@ -10,6 +10,7 @@ compute, so its Ray is never started. Both nodes, their Ray and their engines sh
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from sandbox.model import (
     Scenario,
     VersionRule,
 )
+from sandbox.settings import FILE
 
 DAY_MS: Final = 86_400_000
 PEOPLE: Final = {
@@ -50,6 +52,7 @@ PEOPLE: Final = {
     "operator-owner": ("operator", ["owner", "operator"]),
     "regulator": ("witness", ["operator"]),
 }
+FAIR: Final = {"RAY_worker_niceness": "0"}
 APPROVERS: Final = {"operator": "operator-owner", "bank": "bank-owner", "witness": "regulator"}
 
 
@@ -77,6 +80,40 @@ class Ready:
         return _ids(self.nodes, node)
 
 
+class TunedNodes(LocalNodes):
+    """Nodes whose settings may also be those that a new node's sandbox.toml has already: such a line is replaced."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(folder)
+        self._lines = settings
+
+    def make(self) -> None:
+        """Make the homes, then set what is asked for."""
+        super().make()
+        for node, values in self._lines.items():
+            path = self.home(node) / FILE
+            kept = [line for line in path.read_text().splitlines() if line.partition(" = ")[0] not in values]
+            # JSON's strings, numbers and truth values are TOML's.
+            path.write_text(
+                "\n".join([*kept, *(f"{name} = {json.dumps(value)}" for name, value in values.items()), ""])
+            )
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables, for nodes that are started inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 @contextmanager
 def started(
     folder: Path, rows: int, right_rows: int = 0, settings: Mapping[str, str | int] | None = None
@@ -87,7 +124,7 @@ def started(
         settings: more lines for the sandbox.toml of both.
     """
     lines: dict[str, Any] = {"ray_start": "eager", **(settings or {})}
-    with LocalNodes(folder, {"operator": lines, "bank": lines}) as nodes:
+    with environment(FAIR), TunedNodes(folder, {"operator": lines, "bank": lines}) as nodes:
         for name, (node, roles) in PEOPLE.items():
             nodes.person(name, node, roles)
         left = register(nodes, "bank", rows, 0, keep=True)

@@ -1,7 +1,7 @@
 """Intersections as jobs, beside the same intersections by other libraries; in turn, on the same machine.
 
-    python -m bench.psi [--cases NAME ...] [--long] [--runs N]
-    python -m bench.psi --scale                               cost against rows and Ray workers, with a plot
+    python -m bench.psi [--cases NAME ...] [--peers NAME ...] [--long] [--runs N]
+    python -m bench.psi --scale [--most ROWS]                 cost against rows and Ray workers, with a plot
 
 Ours:    from the submission until the client hears that the job is released: signed request, admission at both nodes,
          gate and grants, rows unsealed and their keys normalised, the engine through the one port under TLS (and SM4,
@@ -9,7 +9,8 @@ Ours:    from the submission until the client hears that the job is released: si
          registered, and one intersection has run before (but at 1e7, where that makes no difference).
 Peers:   ``bench/peer.py``: bare libraries without any of that, from the start of both processes, with whatever time
          they take to connect.
-Memory:  one more run, watched from outside (``memory``), so that watching does not slow the runs that are timed.
+Memory:  one more run, watched from outside (``memory``), so that watching does not slow the runs that are timed. At 1e7
+         the timed runs are watched, twice a second.
 Checks:  every run finds the right number of rows. At the end of a case one more job, which gives out the shared keys,
          is compared with DuckDB's join of the files that were registered.
 """
@@ -18,12 +19,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -32,30 +32,16 @@ import duckdb
 import pyarrow.parquet as pq
 
 from bench import psi_scale
-from bench.memory import Memory, cpu_seconds
-from bench.nodes import Ready, started
+from bench.memory import PAUSE_S, Memory, cpu_seconds
+from bench.nodes import Ready, environment, started
 from bench.peer import PEERS, Peers
 from bench.psi_cases import CASES, Case, is_current
 from bench.record import Figure, compared, median, record
 from sandbox.model import PsiOutput
 
 NODES: Final = ("bank", "operator")
-WARM_BELOW: Final = 5_000_000  # rows
-
-
-@contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, for nodes that are started inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+LARGE: Final = 5_000_000  # rows: a run takes so long that it needs no warm one before it, and may be watched
+RARELY_S: Final = 0.5
 
 
 def run_job(ready: Ready, case: Case) -> tuple[float, dict[str, int]]:
@@ -84,13 +70,16 @@ def compare_with_join(ready: Ready, case: Case) -> None:
     members = pq.read_table(io.BytesIO(content))
     left, right = (str(ready.ids(node)) for node in NODES)
     with duckdb.connect() as database:
+        database.read_parquet(left).create_view("l")
+        database.read_parquet(right).create_view("r")
         database.register("members", members)
-        joined = f"SELECT l.id FROM '{left}' l JOIN '{right}' r USING (id)"  # noqa: S608 paths of our own
-        differing = database.sql(
-            f"(({joined}) EXCEPT ALL (SELECT id FROM members)) UNION ALL ((SELECT id FROM members) EXCEPT ALL ({joined}))"
-        ).fetchall()
+        database.execute("CREATE TABLE joined AS SELECT l.id FROM l JOIN r USING (id)")
+        differing = database.execute(
+            "SELECT count(*) FROM ((SELECT id FROM joined EXCEPT ALL SELECT id FROM members)"
+            " UNION ALL (SELECT id FROM members EXCEPT ALL SELECT id FROM joined))"
+        ).fetchall()[0][0]
     if differing or members.num_rows != ready.common:
-        raise SystemExit(f"the job and the join differ in {len(differing)} rows")
+        raise SystemExit(f"the job and the join differ in {differing} rows")
     print(f"  {members.num_rows} shared keys, as DuckDB joins them", file=sys.stderr, flush=True)
 
 
@@ -107,11 +96,14 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
         started(Path(folder) / "nodes", case.rows, case.right_rows, case.settings) as ready,
     ):
         roots = {node: ready.nodes.processes[node].pid for node in NODES}
-        if case.rows < WARM_BELOW:
+        large = case.rows >= LARGE
+        if not large:
             first, _ = run_job(ready, case)
+        memory = Memory(roots, RARELY_S if large else PAUSE_S)
         for number in range(case.runs):
             before = sum(map(cpu_seconds, roots.values()))
-            taken, found = run_job(ready, case)
+            with memory if large else nullcontext():
+                taken, found = run_job(ready, case)
             ours.append(taken)
             stages.append(found)
             used.append(sum(map(cpu_seconds, roots.values())) - before)
@@ -121,15 +113,16 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
                     result = peers.run(peer, case.rows)
                     results += [result] if result is not None else []
                     _say(f"{name}, run {number + 1}: {peer} {result}")
-        with Memory(roots) as memory:
-            run_job(ready, case)
+        if not large:
+            with memory:
+                run_job(ready, case)
         compare_with_join(ready, case)
     _say(f"{name}, memory at its peak: {memory.parts}")
     time_s = Figure("psi", name, round(median(ours), 3), "s", command, peak_mib=memory.peak_mib)
-    figures = []
+    figures: list[Figure] = []
     for peer, results in theirs.items():
         if results:
-            case_name = name if not figures else f"{name} beside {peer}"
+            case_name = name if peer == next(iter(CASES[name].at_most)) else f"{name} beside {peer}"
             their_s = median([result["seconds"] for result in results])
             figure = compared("psi", case_name, median(ours), PEERS[peer].title, their_s, "s", command)
             ratio = float(f"{figure.ours / their_s:.3g}")  # a hundredth would round to little
@@ -194,17 +187,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", choices=sorted(CASES), metavar="NAME", help=f"of: {'; '.join(CASES)}")
     parser.add_argument("--long", action="store_true", help="also the cases that take minutes a run")
     parser.add_argument("--runs", type=int, default=0, help="of ours; by default as the case says")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), help="of each case's only these")
     parser.add_argument("--scale", action="store_true", help="cost against rows and workers instead, with a plot")
+    parser.add_argument("--most", type=int, default=max(psi_scale.ROWS), help="rows a side, with --scale")
     options = parser.parse_args(arguments)
     if options.scale:
-        psi_scale.main()
+        psi_scale.main(options.most)
         return
     names = options.cases or [name for name, case in CASES.items() if options.long or not case.takes_long]
     with tempfile.TemporaryDirectory(prefix="sbx-peers-") as folder:
         peers = Peers(Path(folder))
         for name in names:
-            case = replace(CASES[name], runs=options.runs or CASES[name].runs)
-            command = f"python -m bench.psi --cases {_quoted(name)}" + (f" --runs {case.runs}" if options.runs else "")
+            case = CASES[name]
+            command = f"python -m bench.psi --cases {_quoted(name)}"
+            if options.runs:
+                case, command = replace(case, runs=options.runs), f"{command} --runs {options.runs}"
+            if options.peers is not None:
+                wanted = {peer: ratio for peer, ratio in case.at_most.items() if peer in options.peers}
+                case, command = replace(case, at_most=wanted), f"{command} --peers {' '.join(wanted)}"
             figures = measure(name, case, peers, command)
             record(figures, stale=lambda bench, case: bench == "psi" and not is_current(case))
         for peer, count in peers.hung.items():

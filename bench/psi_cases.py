@@ -32,13 +32,10 @@ class Case:
     takes_long: bool = False
 
 
-_SM2: Final = {"engine": PsiEngine.ECDH_SM2, "uses": "ecdh-sm2"}
-_TLS: Final = {"seal": "tls"}
-
 CASES: Final[Mapping[str, Case]] = {
     "1e5": Case(100_000, {"spu": 2.0, "openmined-psi": 1 / 15}, 0.5, peer_runs={"openmined-psi": 2}),
     "1e6": Case(1_000_000, {"spu": 1.2, "openmined-psi": 1 / 25}, 0.9, peer_runs={"openmined-psi": 1}),
-    "1e7-tls": Case(10_000_000, {"spu": 1.0}, 1.0, settings=_TLS, runs=2, takes_long=True),
+    "1e7-tls": Case(10_000_000, {"spu": 1.0}, 1.0, settings={"seal": "tls"}, runs=2, takes_long=True),
     "1e7-sm4": Case(10_000_000, {"spu": 1.15}, 1.0, settings={"seal": "sm4"}, runs=2, takes_long=True),
     "unbalanced 1e3 x 1e6, prepared": Case(
         1_000,
@@ -49,16 +46,32 @@ CASES: Final[Mapping[str, Case]] = {
         uses="prepared-sm2",
         output=PsiOutput.MEMBERS,
     ),
-    "sm2-1e5": Case(100_000, {"spu-sm2": 1 / 50}, 0.4, peer_runs={"spu-sm2": 1}, takes_long=True, **_SM2),
-    "sm2-1e6": Case(1_000_000, {"spu-25519": 1.0}, 0.7, runs=3, **_SM2),
+    "sm2-1e5": Case(
+        100_000,
+        {"spu-sm2": 1 / 50},
+        0.4,
+        engine=PsiEngine.ECDH_SM2,
+        uses="ecdh-sm2",
+        peer_runs={"spu-sm2": 1},
+        takes_long=True,
+    ),
+    "sm2-1e6": Case(
+        1_000_000,
+        {"spu-25519": 1.0},
+        0.7,
+        engine=PsiEngine.ECDH_SM2,
+        uses="ecdh-sm2",
+        runs=3,
+    ),
     "sm2-1e5, portable C": Case(
         100_000,
         {"spu-sm2": 1 / 8},
+        engine=PsiEngine.ECDH_SM2,
+        uses="ecdh-sm2",
         environment={"SANDBOX_SM2CURVE": "portable"},
         runs=2,
         peer_runs={"spu-sm2": 1},
         takes_long=True,
-        **_SM2,
     ),
 }
 

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from bench.nodes import Ready, started
 from bench.record import Figure, record
+from sandbox.model import PsiEngine
 
 PLOT: Final = Path(__file__).with_name("psi-scale.svg")
 ROWS: Final = (10_000, 100_000, 1_000_000, 3_000_000, 10_000_000)
@@ -28,17 +30,17 @@ COMMAND: Final = "python -m bench.psi --scale"
 def seconds(ready: Ready) -> float:
     """Run one job."""
     began = time.perf_counter()
-    view = ready.client.wait(ready.align().job_id)
+    view = ready.client.wait(ready.align(PsiEngine.RR22).job_id)
     taken = time.perf_counter() - began
     if ready.client.result(view.job_id).outputs["aligned"]["aligned"] != ready.common:
         raise SystemExit("the job lost or invented rows")
     return taken
 
 
-def measure() -> dict[int, dict[int, float]]:
+def measure(rows_of_all: Sequence[int]) -> dict[int, dict[int, float]]:
     """Return seconds by Ray's cores and rows."""
     found: dict[int, dict[int, float]] = {cores: {} for cores in CORES}
-    for rows in ROWS:
+    for rows in rows_of_all:
         for cores in CORES:
             with (
                 tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder,
@@ -61,9 +63,9 @@ def plot(found: dict[int, dict[int, float]]) -> None:
     axes = picture.subplots()
     for cores, by_rows in found.items():
         axes.loglog(list(by_rows), list(by_rows.values()), "o-", label=f"ray_cpus = {cores}")
-    largest = max(ROWS)
-    a_row = min(by_rows[largest] for by_rows in found.values()) / largest
-    axes.loglog(ROWS, [a_row * rows for rows in ROWS], ":", label=f"{1e6 * a_row:.1f} µs a row of one side")
+    sizes = list(found[CORES[0]])
+    a_row = min(by_rows[sizes[-1]] for by_rows in found.values()) / sizes[-1]
+    axes.loglog(sizes, [a_row * rows for rows in sizes], ":", label=f"{1e6 * a_row:.1f} µs a row of one side")
     axes.set_xlabel("rows on each side, half of them in common")
     axes.set_ylabel("seconds, submission to release")
     axes.grid(True, which="both", alpha=0.3)
@@ -71,11 +73,12 @@ def plot(found: dict[int, dict[int, float]]) -> None:
     picture.savefig(PLOT, format="svg", metadata={"Date": None})
 
 
-def main() -> None:
-    """Measure, record and draw."""
-    found = measure()
+def main(most: int) -> None:
+    """Measure up to ``most`` rows, record and draw."""
+    found = measure([rows for rows in ROWS if rows <= most])
+    command = COMMAND if most >= max(ROWS) else f"{COMMAND} --most {most}"
     figures = [
-        Figure("psi", f"scale: {rows} rows a side, ray_cpus = {cores}", round(taken, 2), "s", COMMAND)
+        Figure("psi", f"scale: {rows} rows a side, ray_cpus = {cores}", round(taken, 2), "s", command)
         for cores, by_rows in found.items()
         for rows, taken in by_rows.items()
     ]

@@ -1,4 +1,4 @@
-"""SM2-curve arithmetic beside OpenSSL's, and intersections on both curves end to end; prints JSON.
+"""SM2-curve arithmetic beside OpenSSL's, and intersections on both curves end to end; prints JSON, records the former.
 
     python -m bench.sm2curve [--rows 100000] [--runs 3]
 
@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from bench.record import median
+from bench.record import Figure, compared, median, record
 from sandbox.crypto import sm2curve
 from sandbox.psi import ecdh, ecdh_sm2
 from sandbox.psi.contract import Role, Terms
@@ -63,6 +63,19 @@ def operations() -> dict[str, dict[str, dict[str, float]]]:
         figure = {"best_us": round(min(values), 2), "median_us": round(median(values), 2)}
         shown.setdefault(backend, {})[name] = figure
     return shown
+
+
+def figures(found: dict[str, dict[str, dict[str, float]]], command: str) -> list[Figure]:
+    """Return the best time of each back end of ours beside OpenSSL's."""
+    peer = "libcrypto"
+    return [
+        compared(
+            "sm2curve", f"{name}, {backend}", cases[name]["best_us"], peer, found[peer][name]["best_us"], unit, command
+        )
+        for backend, cases in found.items()
+        if backend != peer
+        for name, unit in (("multiply", "µs CPU"), ("hash", "µs CPU"))
+    ]
 
 
 def side(engine: str, role: Role, rows: int, descriptor: int) -> None:
@@ -129,6 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     shown: dict[str, Any] = {"backend": sm2curve.BACKEND, "why": sm2curve.WHY, "load": round(os.getloadavg()[0], 1)}
     shown["operations"] = operations()
+    record(figures(shown["operations"], f"python -m bench.sm2curve --rows {options.rows}"))
     if options.rows:
         shown["rows"] = options.rows
         shown["exchanges"] = exchanges(options.rows, options.runs)

@@ -1,6 +1,8 @@
 """Put the figures of ``bench/results.json`` into the READMEs, between the marks; with ``--check`` only compare.
 
-python docs/figures.py [--check]
+    python docs/figures.py [--check]
+
+The READMEs show the cases named in ``SHOWN``; all that was measured is in ``bench/README.md``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,23 @@ HEADS = {
     "README.md": ("What", "Ours", "Peer", "Ratio", "Command"),
     "README.zh-CN.md": ("项目", "本项目", "对照", "比值", "命令"),
 }
+# Which cases of a bench stand in the READMEs: those whose name matches as a whole.
+SHOWN = {
+    "applicant": r".*",
+    "demo": r"whole.*",
+    "paillier": r"(column sum|row|decrypt).*, 2048 bits.*, beside (phe|sf-heu)",
+    "psi": r"(?!scale)[^:]*",  # what comes after a colon is a detail of a case
+    "rpc": r".*median",
+    "sm2": r".*",
+    "sm2curve": r"multiply.*",
+    "totals": r".*",
+    "upload": r".*sealed",
+}
+
+
+def shown(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results that the READMEs show."""
+    return [one for one in results if one["bench"] in SHOWN and re.fullmatch(SHOWN[one["bench"]], one["case"])]
 
 
 def render(results: list[dict[str, Any]], head: tuple[str, ...]) -> str:
@@ -50,7 +69,7 @@ def main(arguments: list[str]) -> int:
     for name, head in HEADS.items():
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
-        filled = fill(text, render(results, head))
+        filled = fill(text, render(shown(results), head))
         if filled != text and "--check" in arguments:
             print(f"{name}: the figures are not those of bench/results.json; run `make figures`")
             stale = True

@@ -21,9 +21,9 @@ from sandbox.audit.checkpoint import parse_checkpoint
 from sandbox.audit.receipt import Receipt
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
-from sandbox.errors import JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable, WrongState
+from sandbox.errors import AlreadyExists, JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable, WrongState
 from sandbox.host import READY_S, Attempt, WorkerHost
-from sandbox.ledger import Committed, Ledger, commitment_to
+from sandbox.ledger import SETTING, Committed, Ledger, commitment_to
 from sandbox.model import (
     Acceptance,
     CosignQuery,
@@ -50,7 +50,6 @@ TRAIL_S = 60.0
 AWAY_S = 180.0  # how long a job in parts waits for a party that went away
 PIECE = 4 << 20  # bytes of a share in one message
 MOST_SHARE = 1 << 30  # bytes
-SETTING = "setting"  # the artefact with which an interrupted job is taken up
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,11 @@ class Exchange:
             try:
                 wires = await opened.enter_async_context(self.open(job, stage, reason))
                 break
-            except (PartyFailed, WrongState):  # not there yet, or there and not yet at this job
+            except (
+                AlreadyExists,
+                PartyFailed,
+                WrongState,
+            ):  # not there yet, or still at its old end
                 if asyncio.get_running_loop().time() >= end:
                     raise
             await asyncio.sleep(1.0)
@@ -299,10 +302,13 @@ class Wires:
         size = int.from_bytes(await self._connections.recv(sender, "share", READY_S), "big")
         if size > MOST_SHARE:
             raise PartyFailed(tell="sends more than a result may hold", party=sender, stage="reveal")
-        pieces = [await self._connections.recv(sender, "share", READY_S) for _ in range(0, size, PIECE)]
-        if sum(map(len, pieces)) != size:
-            raise PartyFailed(tell="sends another share than announced", party=sender, stage="reveal")
-        return b"".join(pieces)
+        share = bytearray()
+        for first in range(0, size, PIECE):
+            piece = await self._connections.recv(sender, "share", READY_S)
+            if len(piece) != min(PIECE, size - first):
+                raise PartyFailed(tell="sends another share than announced", party=sender, stage="reveal")
+            share += piece
+        return bytes(share)
 
     async def closed(self) -> None:
         """Tell the others that whatever later jobs build on is in place here."""
@@ -339,7 +345,8 @@ class Wires:
         """Compute with all parties: in one worker, or part by part."""
         if parts == 1:
             return await self.work("compute", setting, when_all_are_ready)
-        await self._ledger.keep(self._job, SETTING, setting.to_bytes())
+        if not await self._ledger.kept(self._job, SETTING):  # there already if the job is taken up
+            await self._ledger.keep(self._job, SETTING, setting.to_bytes())
         await when_all_are_ready()
 
         async def work(name: str, attempt: Attempt, together: bool, fail: Fail | None) -> RawResult:

@@ -30,7 +30,7 @@ class Attempt:
 
     part: int = 0
     parts: int = 1
-    number: int = 0  # 0 the first time
+    number: int = 0  # 0 the first time; beyond all attempts, a stage of this node alone, with labels of its own
     scratch: Path | None = None  # what the parts share at this node: a private directory
 
     @property

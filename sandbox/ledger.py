@@ -28,6 +28,7 @@ from sandbox.errors import (
     AlreadyExists,
     BudgetSpent,
     Cancelled,
+    Interrupted,
     InvalidSpec,
     JobFailed,
     NotFound,
@@ -88,6 +89,7 @@ from sandbox.store import Store, datasets, grants, paillier_keys, refusals, resu
 from sandbox.usage import tariff
 
 T = TypeVar("T")
+SETTING = "setting"  # the artefact with which an interrupted job is taken up
 _ENTERED = (
     AlreadyExists,
     BudgetSpent,
@@ -291,9 +293,42 @@ class Ledger:
         """Make the reservation final: from here on engine bytes flow."""
         await self.write(lambda conn: quota.spend(conn, job.job_id))
 
-    async def resumed(self, job: Job) -> None:
-        """Enter that a job waits for a party and will be taken up."""
-        await self.write(lambda conn: self.enter(conn, "resumed", job, {}))
+    async def resumed(self, job: Job, most: int) -> None:
+        """Enter that a job waits for a party and will be taken up.
+
+        Raises:
+            Interrupted: it was taken up ``most`` times already.
+            PolicyRefused: its scenario is not active any more.
+        """
+
+        def enter(conn: Connection) -> None:
+            entered = [wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job.job_id)]
+            if entered.count("resumed") >= most:
+                raise Interrupted(tell="a party went away too often", stage="resume")
+            standing = book.standing(conn, job.plan.scenario_digest)
+            if standing is None or standing.state(signed.now_ms()) != "active":
+                raise PolicyRefused(tell="the scenario is not active any more", stage="resume")
+            self.enter(conn, "resumed", job, {})
+
+        await self.write(enter)
+
+    async def can_resume(self, job: Job) -> bool:
+        """Whether a job in motion can be taken up: it was being computed in parts, and nothing was released."""
+
+        def look() -> bool:
+            with self.store.read() as conn:
+                entered = {wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job.job_id)}
+                return "released" not in entered and bool(artefacts.names(conn, job.job_id, SETTING))
+
+        return job.state is State.RUNNING and await asyncio.to_thread(look)
+
+    async def charge_again(self, job: Job, parts: int, of: int) -> None:
+        """Count the rows of parts that are computed once more."""
+        if self.owns(job.plan):
+            await self.write(lambda conn: quota.add(conn, job.job_id, -(-self._rows(conn, job.plan) * parts // of)))
+
+    def _rows(self, conn: Connection, plan: Plan) -> int:
+        return int(_dataset(conn, self._reference(plan)).rows)
 
     async def release(self, job: Job, raw: RawResult) -> None:
         """The durable entry without which no last share may leave."""
@@ -631,7 +666,8 @@ class Ledger:
         scenario = book.application(conn, job.plan.scenario_digest)
         fields = metered_fields(job.plan)
         people = _people(raw)
-        rows = 1 if people == 1 else rounded(people, self.settings.round_floor)
+        to = max(self.settings.round_floor, *(rule.round_to for rule in job.plan.outputs))
+        rows = 1 if people == 1 else rounded(people, to)
         units = tariff.units(fields, rows)
         before = record.units_before(conn, job.plan.scenario_digest)
         return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))

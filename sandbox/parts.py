@@ -26,7 +26,6 @@ from typing import Any, Final
 
 from sandbox.errors import (
     DeadlinePassed,
-    IntegrityFailed,
     Interrupted,
     InvalidSpec,
     JobFailed,
@@ -76,8 +75,16 @@ class Parts:
 
     async def compute(self) -> RawResult:
         """Split, run every part that is not done everywhere, gather."""
+        try:
+            return await self._compute()
+        except SandboxError as error:
+            if self._connections.broken.done() and went_away(cause := self._connections.broken.result()):
+                raise Interrupted(str(cause), party=cause.party, stage="compute") from error
+            raise
+
+    async def _compute(self) -> RawResult:
         with _scratch(self._run) as scratch:
-            await self._work("split", Attempt(0, self._count, 0, scratch), False, None)
+            await self._work("split", Attempt(0, self._count, ATTEMPTS, scratch), False, None)
             done, at_once = await self._compare()
             if done:
                 log.info("job %s: %d of %d parts are there already", self._job.job_id, len(done), self._count)
@@ -92,7 +99,7 @@ class Parts:
             except BaseExceptionGroup as errors:
                 first = self._first(errors)
                 raise first from first.__cause__  # which says whether the other party ended the job, and how
-            return await self._work("gather", Attempt(0, self._count, 0, scratch), False, None)
+            return await self._work("gather", Attempt(0, self._count, ATTEMPTS, scratch), False, None)
 
     def _first(self, errors: BaseExceptionGroup[BaseException]) -> BaseException:
         """Return why the parts ended; a party that is away interrupts them."""
@@ -112,17 +119,21 @@ class Parts:
     async def _compare(self) -> tuple[frozenset[int], int]:
         """Return the parts that everybody has kept, and how many may run at once."""
         kept = await self._ledger.kept(self._job, PART)
-        own = frozenset(int(name.removeprefix(PART)) for name in kept)
+        mine = own = frozenset(int(name.removeprefix(PART)) for name in kept)
         cores = self._ledger.settings.ray_cpus
         await self._connections.broadcast("parts", json.dumps({"done": sorted(own), "cores": cores}).encode())
         for party in self._others:
             told = _told(party, await self._connections.recv(party, "parts", READY_S), self._count)
             own, cores = own & told[0], min(cores, told[1])
+        if again := len(mine - own):  # who asks for a part once more may ask about other keys: it counts once more
+            await self._ledger.charge_again(self._job, again, self._count)
         return own, cores
 
     async def _part(self, number: int, scratch: Path, slots: asyncio.Semaphore) -> None:
         async with slots:
             for attempt in range(ATTEMPTS):
+                if attempt:
+                    await self._ledger.charge_again(self._job, 1, self._count)
                 error = await self._attempt(Attempt(number, self._count, attempt, scratch))
                 if error is None:
                     self._done += 1
@@ -199,8 +210,9 @@ def _scratch(run: Path) -> Iterator[Path]:
         yield made
     finally:
         shutil.rmtree(made, ignore_errors=True)
-        if made.exists():
-            raise IntegrityFailed("the directory of a job's parts could not be removed")
+        if made.exists():  # a worker that was stopped may still write; the run directory goes with the node
+            shutil.rmtree(made, ignore_errors=True)
+            log.warning("the directory of a job's parts was removed late: %s", "no" if made.exists() else "yes")
 
 
 def _told(party: str, message: bytes, count: int) -> tuple[frozenset[int], int]:

@@ -38,7 +38,7 @@ from sandbox.errors import (
     Unavailable,
     WrongState,
 )
-from sandbox.exchange import SETTING, Exchange, Setting, Wires
+from sandbox.exchange import Exchange, Setting, Wires
 from sandbox.gate.judge import judge, judge_sizes
 from sandbox.kinds import KINDS
 from sandbox.ledger import Committed, Ledger
@@ -50,7 +50,6 @@ from sandbox.model import (
     Proposal,
     RawResult,
     Signed,
-    State,
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
@@ -272,7 +271,7 @@ class Pipeline:
         for _ in range(RESUMES):
             self._enter_stage(live, "resume")
             live.resumable = True
-            await self._ledger.resumed(job)
+            await self._ledger.resumed(job, RESUMES)
             try:
                 async with self._exchange.reopen(job, lambda: live.stage, lambda: live.reason) as wires:
                     setting = await wires.resume()
@@ -374,7 +373,7 @@ class Pipeline:
         """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
         for job_id in await self._ledger.unfinished():
             job = await self._ledger.job(job_id)
-            if job.state is State.RUNNING and await self._ledger.kept(job, SETTING):
+            if await self._ledger.can_resume(job):
                 self._start(job, lambda live, job=job: self._resume(job, live))  # type: ignore[misc]
                 continue
             error = JobFailed(

@@ -206,14 +206,21 @@ def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
     return [found for (found,) in conn.execute(query.order_by(jobs.c.created_ms.desc(), jobs.c.job_id).limit(limit))]
 
 
-def view(conn: Connection, job_id: str, stage_now: str = "") -> JobView:
-    """Return a job as its submitter may see it: before release no sizes, and durations only roughly."""
+def view(conn: Connection, job_id: str, stage_now: str = "", in_full: bool = False) -> JobView:
+    """Return a job as its submitter may see it: before release no sizes, and durations only roughly; then sizes roughly.
+
+    The bytes between parties follow the number of rows, which leaves rounded: exact ones are for the operator only.
+    """
     row = _row(conn, job_id)
     plan, state = _plan(bytes(row.plan)), State(row.state)
     released = state is State.RELEASED
     done = conn.execute(select(stages).where(stages.c.job_id == job_id).order_by(stages.c.position))
     shown = [
-        Stage(s.name, s.milliseconds if released else 100 * round(s.milliseconds / 100), s.bytes if released else 0)
+        Stage(
+            s.name,
+            s.milliseconds if released else 100 * round(s.milliseconds / 100),
+            _shown(s.bytes, in_full) if released else 0,
+        )
         for s in done
     ]
     if stage_now and state not in ENDED:
@@ -238,6 +245,10 @@ def view(conn: Connection, job_id: str, stage_now: str = "") -> JobView:
         parties=tuple(party.node_id for party in plan.parties),
         deadline_s=plan.deadline_s,
     )
+
+
+def _shown(size: int, in_full: bool) -> int:
+    return size if in_full else int(float(f"{size:.0e}"))
 
 
 @functools.lru_cache(maxsize=256)

@@ -195,6 +195,7 @@ cached = Table(
     "cached",
     metadata,
     Column("name", String(64), primary_key=True),
+    Column("file", String(96), nullable=False),
     Column("source", LargeBinary, nullable=False, index=True),  # content hash of a dataset
     Column("wrapped_key", LargeBinary, nullable=False),
     Column("used_ms", BigInteger, nullable=False),

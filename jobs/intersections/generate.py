@@ -54,7 +54,7 @@ SCHEMAS: Final = {
             key_field("full_name", "made-up name of the insured", KeyFormat.NAME),
             column("city", FieldType.STRING, "where contributions are paid", grade=Grade.L2),
             column("months_insured", FieldType.INTEGER, "months with contributions", "month"),
-            column("arrears", FieldType.DECIMAL, "contributions owed; missing where not settled", "yuan"),
+            column("arrears", FieldType.DECIMAL, "contributions owed", "yuan"),
         ),
         key=("identity_number", "full_name"),
     ),
@@ -96,13 +96,12 @@ def generate(seed: int = SEED) -> People:
         "register": _keys("register", who, ids, names, _full_width, lambda n: n.replace("·", "•") + "\u3000"),
     }
     owed = np.where(random.random(INSURED) < 0.3, np.round(2500 * random.random(INSURED), 2), 0.0)
-    unknown = random.random(INSURED) < 0.05
     values: dict[str, dict[str, pa.Array]] = {
         "bank": {"amount": pa.array(1000 * random.integers(5, 300, APPLICANTS))},
         "operator": {
             "city": pa.array(random.choice(CITIES, INSURED).tolist(), pa.string()),
             "months_insured": pa.array(random.integers(0, 361, INSURED)),
-            "arrears": pa.array([f"{one:.2f}" for one in owed], mask=unknown).cast(pa.decimal128(38, 10)),
+            "arrears": pa.array([f"{one:.2f}" for one in owed]).cast(pa.decimal128(38, 10)),
         },
         "register": {"months_left": pa.array(random.integers(1, 25, REGISTERED))},
     }

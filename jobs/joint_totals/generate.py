@@ -29,7 +29,7 @@ DISTRICTS: Final = ("Lakeside", "Old Town", "Northbank", "Hillfoot")
 SHARES: Final = (0.36, 0.28, 0.2, 0.15)  # of the people; the rest live elsewhere
 # Department -> share of the people it knows, and of the income that it gets.
 DEPARTMENTS: Final = {"social": (0.9, 0.105), "housing": (0.6, 0.12), "tax": (0.75, 0.04)}
-UNKNOWN: Final = 0.03  # of the payments
+UNKNOWN: Final = 0.05  # of the payments
 SCHEMA: Final = Schema(
     fields=(
         key_field("id", "made-up identity number of the payer", KeyFormat.ID_NUMBER),

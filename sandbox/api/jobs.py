@@ -91,9 +91,12 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         await asyncio.to_thread(self._edge.spend_nonce, opened)
         job_id = opened.body.job_id
         await asyncio.to_thread(self._own, opened.caller, job_id)
+        last: JobView | None = None
         async for _ in self._pipeline.changes(job_id):
             view = await asyncio.to_thread(self._view, job_id, opened.caller)
-            yield job_pb2.WatchJobResponse(job=wire.to_proto(view))
+            if view != last:  # a change that this caller may not see is none
+                yield job_pb2.WatchJobResponse(job=wire.to_proto(view))
+            last = view
             if view.state in ENDED:
                 return
 
@@ -145,7 +148,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     def _view(self, job_id: str, caller: Caller | None = None) -> JobView:
         in_detail = caller is not None and bool(SEERS & caller.roles)
         with self._ledger.store.read() as conn:
-            return record.view(conn, job_id, self._pipeline.stage_of(job_id, in_detail))
+            return record.view(conn, job_id, self._pipeline.stage_of(job_id, in_detail), in_detail)
 
     def _own(self, caller: Caller, job_id: str) -> JobView:
         view = self._view(job_id, caller)

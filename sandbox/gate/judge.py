@@ -1,7 +1,8 @@
 """Would the outputs of this job be too specific? Judged on numbers, by every data owner, before anything is revealed.
 
 A pure function over the plan's rules and the gate inputs that the kind declares. It fails closed: a rule without the
-number it needs withholds. Gate inputs whose name starts with ``group.`` count people; each must reach the minimum of
+number it needs withholds. Gate inputs whose name starts with ``rest.`` count people who are left out; each must be 0 or
+reach the minimum. Those whose name starts with ``group.`` count people; each must reach the minimum of
 every rule that has one.
 
 Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner
@@ -54,6 +55,9 @@ def _judge(rule: OutputRule, gate_inputs: Mapping[str, int]) -> list[Evidence]:
         groups = {"rows": gate_inputs["rows"]}  # a side without labels knows no smaller group
     if not groups:
         raise _withheld(f"{rule.name}: no group size was given")
+    for name, count in gate_inputs.items():
+        if name.startswith("rest.") and count != 0 and count < rule.min_group:
+            raise _withheld(f"{rule.name}: {name} is above 0 and below {rule.min_group}")
     for name, count in groups.items():
         if count < rule.min_group:
             raise _withheld(f"{rule.name}: {name.removeprefix('group.')} is below {rule.min_group}")

@@ -47,10 +47,13 @@ def compute(task: Task) -> RawResult:
     """Leave numbers of rows, and sums that nobody can open alone."""
     spec = _spec(task.spec)
     shape = _shape(spec, task.scenario)
-    kind = crosswise if spec.alignment else contributors
-    counted = kind.compute(task, spec, shape)
+    if spec.alignment:
+        counted, inputs = crosswise.compute(task, spec, shape)
+    else:
+        counted = contributors.compute(task, spec, shape)
+        inputs = counted.gate_inputs(shape)
     task.keep(COUNTS, counted.to_bytes())
-    return RawResult(counted.gate_inputs(), {}, {})
+    return RawResult(inputs, {}, {})
 
 
 def finish(task: Task) -> RawResult:
@@ -66,7 +69,7 @@ def finish(task: Task) -> RawResult:
     sink = io.BytesIO()
     pq.write_table(table, sink)
     task.keep(TOTALS, sink.getvalue())
-    return RawResult(counted.gate_inputs(), {}, {TOTALS: TOTALS})
+    return RawResult(counted.gate_inputs(shape), {}, {TOTALS: TOTALS})
 
 
 # --- what the kind declares -------------------------------------------------------------------------------------------

@@ -10,14 +10,14 @@ Memory:   of one bucket, not of the table: keys are read and hashed in batches, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from sandbox.errors import JobFailed
-from sandbox.kinds.kind import Task
+from sandbox.errors import ProtocolFailed
+from sandbox.kinds.kind import Task, blaming
 from sandbox.model import PartyRole, PsiEngine, PsiOutput, PsiSpec
 from sandbox.psi import ecdh, ecdh_sm2, rr22
 from sandbox.psi.contract import EVERYTHING, Bucket, Role, Terms
@@ -70,6 +70,8 @@ def find_with_third(task: Task, spec: PsiSpec) -> Positions:
     digests, rows = digests_of(task)
     if task.role is PartyRole.THIRD:
         shared = int.from_bytes(task.receive(left, "size"), "big")
+        if shared > min(task.rows[left], task.rows[right]):
+            raise ProtocolFailed("more rows are shared by two than either has", party=left, stage="compute")
         found: Positions = rows[intersect(task, spec, digests, EVERYTHING, left, {left: shared, third: len(rows)})]
         return found
     both = intersect(task, spec, digests, EVERYTHING, right if task.me == left else left, task.rows)
@@ -83,7 +85,7 @@ def find_with_third(task: Task, spec: PsiSpec) -> Positions:
     else:
         packed = np.frombuffer(task.receive(left, "held"), np.uint8)
         if len(packed) != (len(both) + 7) // 8:
-            raise JobFailed("the rows of all three are told for another number of rows")
+            raise ProtocolFailed("the rows of all three are told for others", party=left, stage="compute")
         mask = np.unpackbits(packed, count=len(both)).astype(np.bool_)
     kept: Positions = rows[both[mask]]
     return kept
@@ -102,6 +104,20 @@ def intersect(
     def progress(done: float) -> None:
         task.progress(int(1000 * done), 1000)
 
+    with blaming(peer):
+        return _run(task, digests, role, terms, bucket, peer, learner, progress)
+
+
+def _run(
+    task: Task,
+    digests: Digests,
+    role: Role,
+    terms: Terms,
+    bucket: Bucket,
+    peer: str,
+    learner: Role | None,
+    progress: Callable[[float], None],
+) -> Positions:
     if task.plan.engine == NAMES[PsiEngine.RR22]:
         return rr22.intersect(
             digests,

@@ -18,7 +18,7 @@ from sandbox.errors import InvalidSpec, ProtocolFailed
 from sandbox.kinds import cells, sealed
 from sandbox.kinds.alignment import digests_of
 from sandbox.kinds.cells import Shape
-from sandbox.kinds.kind import Task
+from sandbox.kinds.kind import Task, blaming
 from sandbox.model import PartyRole, PsiSpec, Scenario, Statistic
 from sandbox.mpc.packing import Layout
 from sandbox.mpc.paillier import KEY_BITS, PrivateKey, PublicKey
@@ -45,16 +45,17 @@ def find_size(task: Task) -> int:
     digests, _ = digests_of(task)
     terms = Terms(bytes.fromhex(task.plan.job_id), task.salt, task.rows[left], task.rows[right])
     role, peer = (Role.LEFT, right) if task.me == left else (Role.RIGHT, left)
-    size = count(
-        digests,
-        role,
-        terms,
-        task.channel(peer),
-        on_progress=lambda done: task.progress(int(1000 * done), 1000),
-        stop=task.stopped(),
-        scratch=task.workspace.path,
-        threads=task.cores,
-    )
+    with blaming(peer):
+        size = count(
+            digests,
+            role,
+            terms,
+            task.channel(peer),
+            on_progress=lambda done: task.progress(int(1000 * done), 1000),
+            stop=task.stopped(),
+            scratch=task.workspace.path,
+            threads=task.cores,
+        )
     return told_size(task, size)
 
 
@@ -72,13 +73,18 @@ def told_size(task: Task, size: int | None) -> int:
     return size
 
 
-def find_sums(task: Task, spec: PsiSpec) -> int:
-    """Return the size, and leave both sides' shares of the totals."""
+def find_sums(task: Task, spec: PsiSpec) -> tuple[int, dict[str, int]]:
+    """Return the size and what this side's gate judges, and leave both sides' shares of the totals.
+
+    How many of the common rows have a measured column nobody knows before the totals are opened: the right has its gate
+    judge the least there can be, as if all its missing values were in common rows.
+    """
     made = shape(spec, task.scenario)
     layout = sealed.row_layout(made, min(task.rows.values()), BITS)
     minimum = max(1, *(rule.min_group for rule in task.plan.outputs))
     if task.role is PartyRole.LEFT:
-        return _collect(task, layout, minimum)
+        size = _collect(task, layout, minimum)
+        return size, {}
     return _send(task, made, layout, minimum)
 
 
@@ -94,18 +100,19 @@ def _collect(task: Task, layout: Layout, minimum: int) -> int:
         total = key.add(total, part, fresh=False) if total else part
 
     digests, _ = digests_of(task)
-    size = collect_loads(
-        digests,
-        _terms(task),
-        task.channel(right),
-        load_size=2 * key.size * layout.parts,
-        minimum=minimum,
-        take=take,
-        on_progress=lambda done: task.progress(int(1000 * done), 1000),
-        stop=task.stopped(),
-        scratch=task.workspace.path,
-        threads=task.cores,
-    )
+    with blaming(right):
+        size = collect_loads(
+            digests,
+            _terms(task),
+            task.channel(right),
+            load_size=2 * key.size * layout.parts,
+            minimum=minimum,
+            take=take,
+            on_progress=lambda done: task.progress(int(1000 * done), 1000),
+            stop=task.stopped(),
+            scratch=task.workspace.path,
+            threads=task.cores,
+        )
     hidden, hiding = sealed.hide(key, total)
     task.send(right, "masked", hidden)
     task.keep("hiding", hiding)
@@ -113,27 +120,30 @@ def _collect(task: Task, layout: Layout, minimum: int) -> int:
     return told_size(task, size)
 
 
-def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> int:
+def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> tuple[int, dict[str, int]]:
     left = task.party(PartyRole.LEFT)
     digests, rows = digests_of(task)
-    added = sealed.rows_of(*cells.prepare(task.table(task.fields), made.wanted))[rows]
+    values, present = cells.prepare(task.table(task.fields), made.wanted)
+    added = sealed.rows_of(values, present)[rows]
     with PrivateKey.from_bytes(task.paillier_key) as key:
         task.send(left, "key", key.public.to_bytes())
-        send_loads(
-            digests,
-            _terms(task),
-            task.channel(left),
-            load_size=2 * key.public.size * layout.parts,
-            minimum=minimum,
-            make=lambda places: key.encrypt(layout.pack(added[places]), threads=task.cores),
-            on_progress=lambda done: task.progress(int(1000 * done), 1000),
-            stop=task.stopped(),
-            scratch=task.workspace.path,
-            threads=task.cores,
-        )
+        with blaming(left):
+            send_loads(
+                digests,
+                _terms(task),
+                task.channel(left),
+                load_size=2 * key.public.size * layout.parts,
+                minimum=minimum,
+                make=lambda places: key.encrypt(layout.pack(added[places]), threads=task.cores),
+                on_progress=lambda done: task.progress(int(1000 * done), 1000),
+                stop=task.stopped(),
+                scratch=task.workspace.path,
+                threads=task.cores,
+            )
         masked = sealed.checked(key.public, task.receive(left, "masked"), layout.parts, left)
         task.keep(f"share-for-{left}", key.decrypt(masked))
-    return told_size(task, None)
+    size = told_size(task, None)
+    return size, {f"group.sealed.{place}": size - int((~mask).sum()) for place, mask in enumerate(present)}
 
 
 def open_sums(task: Task, spec: PsiSpec, size: int) -> tuple[list[list[int]], list[list[int]]]:

@@ -30,7 +30,9 @@ from sandbox.errors import InvalidSpec, WrongState
 from sandbox.model import Dimension, Measure, MeasureRange, Scenario, Statistic
 
 MOST_CELLS: Final = 10_000
+MOST_NUMBERS: Final = 100_000  # of a table: they travel in one message
 MOST_PLACES: Final = 9
+EXACT: Final = 1 << 53  # units; a larger total would not be delivered exactly
 MOST_VALUE: Final = 1 << 62  # of one row's contribution; sums may be larger
 
 Codes: TypeAlias = npt.NDArray[np.int32]
@@ -102,6 +104,11 @@ class Shape:
         return int(np.prod([len(levels(dimension)) for dimension in self.dimensions], dtype=np.int64))
 
     @property
+    def rest(self) -> int:
+        """How many cells there are for rows that are left out: those without a level in at least one dimension."""
+        return int(np.prod([len(levels(one)) + 1 for one in self.dimensions], dtype=np.int64)) - self.cells
+
+    @property
     def bounds(self) -> tuple[tuple[int, int], ...]:
         """The bounds of all numbers a row adds to sums, measure after measure."""
         return tuple(bound for wanted in self.wanted for bound in wanted.bounds)
@@ -141,6 +148,8 @@ def shape(groups: Sequence[str], measures: Sequence[Measure], scenario: Scenario
     if len(set(names)) != len(names):
         raise InvalidSpec(tell="two columns of the result have the same name (rows is always one)")
     made = Shape(tuple(dimensions[name] for name in groups), wanted)
+    if made.cells * (1 + made.counts + len(made.bounds)) > MOST_NUMBERS:
+        raise InvalidSpec(tell=f"the table would hold more than {MOST_NUMBERS} numbers", hint="ask for less at once")
     if made.cells > MOST_CELLS:
         raise InvalidSpec(tell=f"the groups are {made.cells}; at most {MOST_CELLS} are allowed")
     return made
@@ -195,6 +204,22 @@ def group_codes(table: pa.Table, dimensions: Sequence[Dimension]) -> Codes:
         own = _codes(table.column(dimension.column), dimension)
         codes = np.where((codes < 0) | (own < 0), -1, codes * len(levels(dimension)) + own).astype(np.int32)
     return codes
+
+
+def rest_counts(table: pa.Table, dimensions: Sequence[Dimension]) -> list[int]:
+    """Return how many rows are left out, for every way of being so: a level or none in each dimension.
+
+    Two tables of which one has a dimension more differ by exactly these rows.
+    """
+    codes: Codes = np.zeros(table.num_rows, np.int32)
+    is_listed: Mask = np.ones(1, np.bool_)
+    for dimension in dimensions:
+        count = len(levels(dimension))
+        own = _codes(table.column(dimension.column), dimension)
+        codes = (codes * (count + 1) + np.where(own < 0, count, own)).astype(np.int32)
+        is_listed = (is_listed[:, None] & (np.arange(count + 1) < count)).ravel()
+    found: list[int] = np.bincount(codes, minlength=len(is_listed))[~is_listed].tolist()
+    return found
 
 
 def prepare(table: pa.Table, wanted: Sequence[Wanted]) -> tuple[list[Whole], list[Mask]]:
@@ -288,6 +313,11 @@ def _statistic(one: Wanted, n: int, total: int, squares: int = 0) -> float | Non
     """Return one cell's value; None where there are too few rows for it to exist."""
     if one.value is None or n < 1 or (one.measure.statistic is Statistic.VARIANCE and n < 2):
         return None
+    if abs(total) >= EXACT and one.measure.statistic in (Statistic.SUM, Statistic.WEIGHTED_SUM):
+        raise WrongState(
+            tell=f"a total of {one.measure.column!r} is too large to be given exactly",
+            hint="declare fewer places, or ask for finer groups",
+        )
     unit = 10**one.value.places
     if one.measure.statistic is Statistic.SUM:
         found = total / unit
@@ -302,17 +332,17 @@ def _statistic(one: Wanted, n: int, total: int, squares: int = 0) -> float | Non
 
 def _places(one: Wanted) -> int:
     declared = (one.value.places if one.value else 0) + (one.weight.places if one.weight else 0)
-    extra = {Statistic.MEAN: 3, Statistic.VARIANCE: declared + 3}
-    return declared + extra.get(one.measure.statistic, 0)
+    return 2 * declared if one.measure.statistic is Statistic.VARIANCE else declared
 
 
 def _refuse_telling_pairs(measures: Sequence[Measure]) -> None:
+    telling = (Statistic.SUM, Statistic.MEAN, Statistic.VARIANCE)
     for column in {measure.column for measure in measures}:
-        asked = {measure.statistic for measure in measures if measure.column == column}
-        if {Statistic.SUM, Statistic.MEAN} <= asked:
+        asked = [measure for measure in measures if measure.column == column and measure.statistic in telling]
+        if len(asked) > 1:
             raise InvalidSpec(
-                tell=f"a sum and a mean of {column!r} in one table would tell the exact number of rows",
-                hint="ask for one of the two",
+                tell=f"two of sum, mean and variance of {column!r} in one table would tell the exact number of rows",
+                hint="ask for one of them",
             )
 
 

@@ -90,16 +90,18 @@ def _add_up(task: Task, shape: Shape) -> tuple[Counted, NDArray[np.object_]]:
     """Add up this party's rows, batch by batch: numbers of rows, and sums as (cells, sums) whole numbers."""
     rows = np.zeros(shape.cells, np.int64)
     measured = np.zeros((shape.counts, shape.cells), np.int64)
+    rest = np.zeros(shape.rest, np.int64)
     sums = np.zeros((len(shape.bounds), shape.cells), object)
     for batch in task.batches(task.fields):
         codes = cells.group_codes(batch, shape.dimensions)
         values, present = cells.prepare(batch, shape.wanted)
         rows += np.array(cells.grouped_counts(codes, np.ones(len(codes), np.bool_), shape.cells))
+        rest += np.array(cells.rest_counts(batch, shape.dimensions), np.int64)
         for place, mask in enumerate(present):
             measured[place] += np.array(cells.grouped_counts(codes, mask, shape.cells))
         for place, column in enumerate(values):
             sums[place] += np.array(cells.grouped_sums(codes, column, shape.cells), object)
-    return Counted(rows, measured), sums.T
+    return Counted(rows, measured, rest), sums.T
 
 
 def _join(task: Task, shape: Shape, own: Counted, seeds: Mapping[str, bytes]) -> Counted:
@@ -116,10 +118,12 @@ def _join(task: Task, shape: Shape, own: Counted, seeds: Mapping[str, bytes]) ->
         total = add(total, _words(np.frombuffer(came, "<u8")), 64)
     joint = Counted.from_bytes(total[:, 0].astype("<u8").tobytes(), shape)
     possible = sum(task.rows.values())
-    if bool((joint.rows < own.rows).any()) or bool((joint.measured < own.measured).any()):
-        raise ProtocolFailed("the numbers of rows of all parties do not add up", stage="compute")
-    if int(joint.rows.max(initial=0)) > possible or int(joint.rows.sum()) > possible:
-        raise ProtocolFailed("there are more rows in groups than all parties have", stage="compute")
+    smaller = (joint.rows < own.rows).any() or (joint.measured < own.measured).any() or (joint.rest < own.rest).any()
+    every = np.concatenate([joint.rows, joint.rest])
+    if bool(smaller) or int(every.max(initial=0)) > possible or int(every.sum()) != possible:
+        # Masked numbers do not say whose they are.
+        tell = "one of the other contributors sent numbers of rows that do not add up"
+        raise ProtocolFailed(tell=tell, party=next(iter(seeds)) if len(seeds) == 1 else "", stage="compute")
     return joint
 
 

@@ -28,7 +28,7 @@ from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import AggregateSpec, DatasetUse, Party, Scenario
 from sandbox.mpc.paillier import PrivateKey, PublicKey
 
-BATCH: Final = 2048  # rows: a ciphertext each, a mebibyte together
+MESSAGE: Final = 4 << 20  # bytes of ciphertexts in a message, about
 _OWN: Final = "own-share"
 
 
@@ -63,11 +63,24 @@ def place(shape: Shape, uses: Sequence[DatasetUse]) -> Placed:
         is_sealed = tuple(set(one.columns) <= other for one in shape.wanted)
         rest = all(is_sealed[n] or set(one.columns) <= own for n, one in enumerate(shape.wanted))
         if set(shape.group_columns) <= own and rest and any(is_sealed):
+            _check_sealed(shape, is_sealed, own)
             return Placed(grouping, is_sealed)
     raise InvalidSpec(
         tell="with an alignment one side holds all groups, and the other at least one measure",
         hint="compare the columns with the scenario's fields",
     )
+
+
+def _check_sealed(shape: Shape, is_sealed: Sequence[bool], own: set[str]) -> None:
+    for one, sealed_one in zip(shape.wanted, is_sealed, strict=True):
+        if sealed_one and set(one.columns) <= own:
+            raise InvalidSpec(tell=f"measure {one.measure.name!r}: both sides have its columns; rename one's")
+        if sealed_one and one.bands is not None:
+            raise InvalidSpec(
+                tell=f"measure {one.measure.name!r}: a histogram of the other side's column cannot be judged before it "
+                "is opened",
+                hint="make its bands the groups, and let the other side submit",
+            )
 
 
 def placed_in(shape: Shape, scenario: Scenario, parties: Sequence[Party]) -> tuple[Placed, str, str]:
@@ -79,15 +92,20 @@ def placed_in(shape: Shape, scenario: Scenario, parties: Sequence[Party]) -> tup
     return found, owners[found.grouping].node_id, owners[1 - found.grouping].node_id
 
 
-def compute(task: Task, spec: AggregateSpec, shape: Shape) -> Counted:
-    """Leave both sides' shares; return what this side knows of the groups' sizes."""
+def compute(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, dict[str, int]]:
+    """Leave both sides' shares; return what this side knows of the groups' sizes, and what its gate judges.
+
+    How many rows of a group have a sealed measure nobody knows before the sums are opened: the measure side has its
+    gate judge the least there can be, as if all missing values were in one group.
+    """
     positions = np.frombuffer(task.artefact(spec.alignment, ALIGNMENT), "<i8")
     placed, grouping, measuring = placed_in(shape, task.scenario, task.plan.parties)
     task.keep("shared", np.array([len(positions)], "<i8").tobytes())
     table = task.table(task.fields).take(pa.array(positions)) if task.fields else None
     if task.me == measuring:
         return _measure(task, spec, placed.shape_of(shape, True), table, len(positions), grouping)
-    return _group(task, spec, shape, placed, table, len(positions), measuring)
+    counted = _group(task, spec, shape, placed, table, len(positions), measuring)
+    return counted, counted.gate_inputs(placed.shape_of(shape, False))
 
 
 def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list[list[int]]]:
@@ -99,7 +117,7 @@ def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list
     own, hiding = _read_share(told, placed.shape_of(shape, False), grouping)
     if task.me == measuring:
         judged = Counted.from_bytes(task.artefact(task.plan.job_id, COUNTS), Shape(shape.dimensions, ()))
-        if not np.array_equal(judged.rows, own[0].rows):
+        if judged.to_bytes() != Counted(own[0].rows, judged.measured, own[0].rest).to_bytes():
             raise ProtocolFailed("other numbers of rows came than were judged", party=grouping, stage="reveal")
     key = PublicKey.from_bytes(task.artefact(task.plan.job_id, "key"))
     rows = int(np.frombuffer(task.artefact(task.plan.job_id, "shared"), "<i8")[0])
@@ -110,24 +128,32 @@ def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list
     return _merge(shape, placed, own, (numbers[len(other_shape.bounds) :], numbers[: len(other_shape.bounds)]))
 
 
-def _measure(task: Task, spec: AggregateSpec, shape: Shape, table: pa.Table, rows: int, grouping: str) -> Counted:
+def _measure(
+    task: Task, spec: AggregateSpec, shape: Shape, table: pa.Table, rows: int, grouping: str
+) -> tuple[Counted, dict[str, int]]:
     """Encrypt what each shared row adds; decrypt the hidden sums."""
     layout = sealed.row_layout(shape, rows, spec.key_bits)
-    added = sealed.rows_of(*cells.prepare(table, shape.wanted))
+    values, present = cells.prepare(table, shape.wanted)
+    added = sealed.rows_of(values, present)
+    only_rows = Shape(shape.dimensions, ())
     with PrivateKey.from_bytes(task.paillier_key) as key:
         task.send(grouping, "key", key.public.to_bytes())
-        for first in range(0, rows, BATCH):
-            plain = layout.pack(added[first : first + BATCH])
+        batch = _batch(layout.parts, key.public)
+        for first in range(0, rows, batch):
+            plain = layout.pack(added[first : first + batch])
             task.send(grouping, "cipher", key.encrypt(plain, threads=task.cores))
-            task.progress(min(first + BATCH, rows), rows)
-        counted = Counted.from_bytes(task.receive(grouping, "counts"), Shape(shape.dimensions, ()), grouping)
-        if bool((counted.rows < 0).any()) or int(counted.rows.sum()) > rows:
-            raise ProtocolFailed("more rows are in groups than are shared", party=grouping, stage="compute")
+            task.progress(min(first + batch, rows), rows)
+        counted = Counted.from_bytes(task.receive(grouping, "counts"), only_rows, grouping)
+        every = np.concatenate([counted.rows, counted.rest])
+        if bool((every < 0).any()) or int(every.sum()) != rows:
+            raise ProtocolFailed("other rows are in groups than are shared", party=grouping, stage="compute")
         hidden = task.receive(grouping, "masked")
         share = key.decrypt(sealed.checked(key.public, hidden, layout.plaintexts(shape.cells), grouping))
         task.keep("key", key.public.to_bytes())
     _keep_share(task, grouping, share)
-    return counted
+    least = int(counted.rows.min())
+    judged = {f"group.sealed.{place}": least - int((~mask).sum()) for place, mask in enumerate(present)}
+    return counted, counted.gate_inputs(only_rows) | judged
 
 
 def _group(
@@ -138,12 +164,15 @@ def _group(
     own_shape, other_shape = placed.shape_of(shape, False), placed.shape_of(shape, True)
     values, present = cells.prepare(table, own_shape.wanted) if own_shape.wanted else ([], [])
     counts = [cells.grouped_counts(codes, mask, shape.cells) for mask in (np.ones(rows, np.bool_), *present)]
-    counted = Counted(np.array(counts[0], np.int64), np.array(counts[1:], np.int64).reshape(-1, shape.cells))
+    rest = cells.rest_counts(table, shape.dimensions) if table is not None else []
+    measured = np.array(counts[1:], np.int64).reshape(-1, shape.cells)
+    counted = Counted(np.array(counts[0], np.int64), measured, np.array(rest, np.int64))
     sums = [cells.grouped_sums(codes, column, shape.cells) for column in values]
     key = sealed.take_key(task, measuring, spec.key_bits)
     total = _add_up(task, key, codes, shape.cells, sealed.row_layout(other_shape, rows, spec.key_bits).parts, measuring)
     hidden, hiding = sealed.hide(key, total)
-    task.send(measuring, "counts", Counted(counted.rows, np.zeros((0, shape.cells), np.int64)).to_bytes())
+    shown = Counted(counted.rows, np.zeros((0, shape.cells), np.int64), counted.rest)
+    task.send(measuring, "counts", shown.to_bytes())
     task.send(measuring, "masked", hidden)
     task.keep("key", key.to_bytes())
     share = {"hiding": hiding.hex(), "counts": counted.to_bytes().hex(), "sums": [list(map(str, one)) for one in sums]}
@@ -156,13 +185,19 @@ def _add_up(task: Task, key: PublicKey, codes: Codes, groups: int, parts: int, m
     codes = np.where(codes < 0, groups, codes)
     places = (codes[:, None] * parts + np.arange(parts)).astype(np.int32)
     total = b""
-    for first in range(0, len(codes), BATCH):
-        batch = places[first : first + BATCH].ravel()
+    each = _batch(parts, key)
+    for first in range(0, len(codes), each):
+        batch = places[first : first + each].ravel()
         came = sealed.checked(key, task.receive(measuring, "cipher"), len(batch), measuring)
         part = key.grouped_sums(came, batch, (groups + 1) * parts, threads=task.cores, fresh=False)
         total = key.add(total, part, fresh=False) if total else part
-        task.progress(min(first + BATCH, len(codes)), len(codes))
+        task.progress(min(first + each, len(codes)), len(codes))
     return total[: groups * parts * 2 * key.size]
+
+
+def _batch(parts: int, key: PublicKey) -> int:
+    """Return how many rows go into one message."""
+    return max(1, MESSAGE // (2 * key.size * parts))
 
 
 def _merge(
@@ -179,7 +214,8 @@ def _merge(
     for one, is_sealed in zip(shape.wanted, placed.is_sealed, strict=True):
         measured += [next(counts[is_sealed]) for _ in range(one.counts)]
         sums += [next(totals[is_sealed]) for _ in one.bounds]
-    return Counted(own[0].rows, np.array(measured, np.int64).reshape(shape.counts, shape.cells)), sums
+    counts_of_all = np.array(measured, np.int64).reshape(shape.counts, shape.cells)
+    return Counted(own[0].rows, counts_of_all, own[0].rest), sums
 
 
 def _read_share(told: bytes, own: Shape, grouping: str) -> tuple[tuple[Counted, list[list[int]]], bytes]:
@@ -192,6 +228,12 @@ def _read_share(told: bytes, own: Shape, grouping: str) -> tuple[tuple[Counted, 
         raise ProtocolFailed("the group side's share is none", party=grouping, stage="reveal") from None
     if len(sums) != len(own.bounds) or any(len(one) != own.cells for one in sums):
         raise ProtocolFailed("the group side's share is of other groups", party=grouping, stage="reveal")
+    rows = counted.rows.tolist()
+    possible = bool(((counted.measured >= 0) & (counted.measured <= counted.rows)).all())
+    for (low, high), one in zip(own.bounds, sums, strict=True):
+        possible &= all(min(low, 0) * n <= value <= max(high, 0) * n for n, value in zip(rows, one, strict=True))
+    if not possible:
+        raise ProtocolFailed("the group side's totals cannot be", party=grouping, stage="reveal")
     return (counted, sums), hiding
 
 

@@ -7,6 +7,7 @@ gRPC, Ray, a file path of the vault, or a key: rows come in through the :class:`
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from sandbox.errors import PartyFailed, ProtocolFailed
 from sandbox.model import DatasetUse, JobSpec, OutputClass, Party, PartyRole, Plan, RawResult, Reveal, Scenario
 from sandbox.workspace import Channel, Workspace
 
@@ -137,6 +139,16 @@ class Kind:
     gather: Callable[[Task], RawResult] | None = None
     # Whose Paillier key is used; empty: none is.
     key_holder: Callable[[Plan, JobSpec, Scenario], str] = lambda plan, spec, scenario: ""
+
+
+@contextlib.contextmanager
+def blaming(party: str) -> Iterator[None]:
+    """Name the party of a computation with one other in what goes wrong there: an engine does not know its name."""
+    try:
+        yield
+    except (PartyFailed, ProtocolFailed) as error:
+        error.party = error.party or party
+        raise
 
 
 def at(parties: Sequence[Party], role: PartyRole) -> str:

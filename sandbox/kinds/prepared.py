@@ -19,14 +19,13 @@ from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import IntegrityFailed, InvalidSpec, ProtocolFailed
 from sandbox.kinds.alignment import digests_of
-from sandbox.kinds.kind import Task
+from sandbox.kinds.kind import Task, blaming
 from sandbox.model import PartyRole
 from sandbox.psi import prepared
 from sandbox.psi.keys import Positions
 from sandbox.psi.prepared import Preparation
 
 _PIECE: Final = 4 << 20  # bytes in a message
-_MOST: Final = 1 << 31  # bytes of a preparation
 _KNOWN: Final = b"known"
 
 
@@ -60,15 +59,16 @@ def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:
     if content:
         task.cache(name, content, source)
     digests, rows = digests_of(task, preparation.salt)
-    found = prepared.query(
-        digests,
-        preparation,
-        names,
-        task.channel(right),
-        plan=bytes.fromhex(task.plan.job_id),
-        most=task.rows[task.me],
-        stop=task.stopped(),
-    )
+    with blaming(right):
+        found = prepared.query(
+            digests,
+            preparation,
+            names,
+            task.channel(right),
+            plan=bytes.fromhex(task.plan.job_id),
+            most=task.rows[task.me],
+            stop=task.stopped(),
+        )
     positions: Positions = rows[found]
     return positions
 
@@ -85,7 +85,7 @@ def _tell(task: Task, left: str, name: str, source: bytes) -> Positions:
         task.send(left, "prepared", len(content).to_bytes(8, "big"))
         for first in range(0, len(content), _PIECE):
             task.send(left, "prepared", content[first : first + _PIECE])
-    with sm2curve.Scalar(secret) as scalar:
+    with sm2curve.Scalar(secret) as scalar, blaming(left):
         prepared.answer(
             task.channel(left),
             scalar,
@@ -138,9 +138,13 @@ def _read(content: bytes, right: str) -> tuple[Preparation, memoryview]:
 
 
 def _take(task: Task, right: str, size: int) -> bytes:
-    if not 0 < size <= _MOST:
+    if size != prepared.HEAD_SIZE + prepared.NAME * task.rows[right]:
         raise ProtocolFailed("a preparation of an impossible size", party=right, stage="compute")
-    content = b"".join(task.receive(right, "prepared") for _ in range(0, size, _PIECE))
+    content = bytearray()
+    for first in range(0, size, _PIECE):
+        content += task.receive(right, "prepared")
+        if len(content) > first + _PIECE:
+            break
     if len(content) != size:
         raise ProtocolFailed("a preparation of another size than announced", party=right, stage="compute")
-    return content
+    return bytes(content)

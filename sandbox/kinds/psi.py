@@ -49,6 +49,7 @@ from sandbox.psi.contract import MAX_BUCKETS
 from sandbox.psi.keys import Positions
 
 ALIGNMENT: Final = "alignment"
+MOST_JOINED: Final = 1 << 30  # bytes
 _FOUND: Final = "found"  # positions that only this job needs
 _KEEPING: Final = (PsiOutput.ALIGNED, PsiOutput.MEMBERS_BOTH)
 _OUTPUT: Final = {
@@ -71,9 +72,10 @@ def compute(task: Task) -> RawResult:
     if spec.output is PsiOutput.SIZE:
         return _judged(blind.find_size(task), "size")
     if spec.output is PsiOutput.SUMS:
-        size = blind.find_sums(task, spec)
+        size, judged = blind.find_sums(task, spec)
         task.keep("size", size.to_bytes(8, "big"))
-        return _judged(size, "sums")
+        done = _judged(size, "sums")
+        return RawResult({**done.gate_inputs, **judged}, done.figures, {})
     if spec.third is not None:
         return _found(task, spec, alignment.find_with_third(task, spec))
     if task.plan.engine == NAMES[PsiEngine.PREPARED_SM2]:
@@ -103,6 +105,7 @@ def finish(task: Task) -> RawResult:
         counts, sums = blind.open_sums(task, spec, size)
         table = cells.statistics(blind.shape(spec, task.scenario), [size], counts, sums)
         groups = {f"group.{place}": column[0] for place, column in enumerate(counts)}
+        groups |= {f"rest.{place}": size - column[0] for place, column in enumerate(counts)}
         raw = RawResult({"rows": size, "group.shared": size, **groups}, {}, {name: name})
     else:
         kept = ALIGNMENT if spec.output in _KEEPING else _FOUND
@@ -135,13 +138,25 @@ def _found(task: Task, spec: PsiSpec, positions: Positions) -> RawResult:
     return _judged(size, _OUTPUT[spec.output])
 
 
+def _table_of(content: bytes, party: str) -> pa.Table:
+    """Read another party's table, whose compression might hide any size."""
+    try:
+        file = pq.ParquetFile(io.BytesIO(content))
+        groups = (file.metadata.row_group(number) for number in range(file.metadata.num_row_groups))
+        if sum(group.total_byte_size for group in groups) > MOST_JOINED:
+            raise ProtocolFailed("the other side's columns are too large", party=party, stage="reveal")
+        return file.read()
+    except (pa.ArrowException, OSError, ValueError):
+        raise ProtocolFailed("the other side's columns are no table", party=party, stage="reveal") from None
+
+
 def _judged(size: int, name: str) -> RawResult:
     return RawResult({"rows": size, "group.shared": size}, {name: float(size)}, {})
 
 
 def _joined(task: Task, spec: PsiSpec, table: pa.Table) -> pa.Table:
     right = task.party(PartyRole.RIGHT)
-    theirs = pq.read_table(io.BytesIO(task.artefact(task.plan.job_id, f"share-from-{right}")))
+    theirs = _table_of(task.artefact(task.plan.job_id, f"share-from-{right}"), right)
     if theirs.column_names != list(spec.columns) or theirs.num_rows != table.num_rows:
         raise ProtocolFailed("the other side's columns are not those of the shared rows", party=right, stage="reveal")
     for name in spec.columns:

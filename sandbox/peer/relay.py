@@ -33,7 +33,7 @@ _POLL_S: Final = 0.01
 _ENGINE_S: Final = 60.0  # an engine may start late; its peers' bytes wait
 _MOST_PARTS: Final = 4096  # engines a job has links for at one time
 _NUMBER: Final = re.compile(rb"[0-9]{1,6}")
-_MOST: Final = 16  # engine links open with one peer; brpc makes two or three
+_MOST: Final = 16  # links of one engine open with one peer; brpc makes two or three
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,8 @@ class Relay:
         Raises:
             ProtocolFailed: the peer has opened too many.
         """
-        if sum(known.peer == peer for known in self._live) >= _MOST:
+        engines = max(1, sum(part.directory.done() for part in self._parts.values()))
+        if sum(known.peer == peer for known in self._live) >= _MOST * engines:
             raise ProtocolFailed(tell=f"{peer} opens too many engine links", party=peer)
 
     def join(self, connection: Connection) -> None:
@@ -179,7 +180,7 @@ class Relay:
                 mine.tasks.add(task)
                 task.add_done_callback(mine.tasks.discard)
             try:
-                reader, writer = await self._engine(await asyncio.shield(mine.directory))
+                reader, writer = await self._engine(await self._place(mine))
                 await pump(connection.stream, reader, writer)
                 await self._end(connection)
             except SandboxError as error:
@@ -198,6 +199,13 @@ class Relay:
     async def _end(self, connection: Connection) -> None:
         await connection.frames.done()
         await connection.stream.drain()
+
+    async def _place(self, part: _Part) -> Path:
+        try:
+            async with asyncio.timeout(_ENGINE_S):
+                return await asyncio.shield(part.directory)
+        except TimeoutError:
+            raise DeadlinePassed("an engine link came for no engine", tell="this node's engine did not start") from None
 
     async def _engine(self, directory: Path) -> tuple[Reader, Writer]:
         try:

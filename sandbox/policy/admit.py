@@ -33,6 +33,7 @@ from sandbox.model import (
     TrainSpec,
 )
 from sandbox.policy.scenario import Standing, owners
+from sandbox.psi.cost import NATIONAL
 
 _KINDS: Mapping[type, JobKind] = {
     PsiSpec: JobKind.PSI,
@@ -323,7 +324,12 @@ def _rows_of(use: DatasetUse, facts: Facts) -> int:
 def _engine(spec: JobSpec, facts: Facts, choices: Choices, rows: tuple[int, ...]) -> str:
     """Return the proposer's choice if it is acceptable and runs here, else the best that does."""
     acceptable = KINDS[_kind_of(spec)].engines(spec, replace(facts.conditions, rows=rows))
+    spec_is_psi = isinstance(spec.kind, PsiSpec)
     if choices.engine:
+        if facts.conditions.national and spec_is_psi and choices.engine not in NATIONAL:
+            raise PolicyRefused(
+                tell=f"{facts.node_id} demands national algorithms", hint="ask for engine ecdh_sm2 in the job"
+            )
         acceptable = tuple(name for name in acceptable if name == choices.engine)
         if not acceptable:
             raise PartyFailed(

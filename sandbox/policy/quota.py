@@ -72,6 +72,11 @@ def spend(conn: Connection, job_id: str) -> None:
     conn.execute(update(consents).where(consents.c.job_id == job_id).values(state="spent"))
 
 
+def add(conn: Connection, job_id: str, rows: int) -> None:
+    """Count more rows than were reserved."""
+    conn.execute(update(usage).where(usage.c.job_id == job_id).values(rows=usage.c.rows + rows))
+
+
 def settle(conn: Connection, job_id: str, rows: int) -> None:
     """Replace the reserved rows by those that were used."""
     conn.execute(update(usage).where(usage.c.job_id == job_id).values(rows=rows))

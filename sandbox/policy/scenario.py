@@ -156,6 +156,12 @@ def _totals(scenario: Scenario) -> None:
         wrong = check_dimension(dimension)
         _need(not wrong, f"dimensions.{dimension.name}", wrong)
         _need(dimension.column in columns, f"dimensions.{dimension.name}.column", "is no field of a dataset")
+    banded = [dimension.column for dimension in scenario.dimensions]
+    # Two sets of bands over one column: rows between an edge of one and an edge of the other could be singled out.
+    _need(len(set(banded)) == len(banded), "dimensions", "has two over one column")
+    if JobKind.AGGREGATE in scenario.kinds:
+        one_each = len(owners(scenario)) == len(scenario.datasets)
+        _need(one_each, "datasets", "must be one of each owner for totals: two versions differ by a few people")
     measured = [declared.column for declared in scenario.measures]
     _need(len(set(measured)) == len(measured), "measures", "names a column twice")
     for declared in scenario.measures:

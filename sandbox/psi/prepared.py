@@ -62,6 +62,7 @@ _POINT: Final = sm2curve.POINT_SIZE
 _ORDER: Final = 0xFFFFFFFEFFFFFFFFFFFFFFFFFFFFFFFF7203DF6B21C6052B53BBF40939D54123
 _CHECKED: Final = b"check"  # no digest: those are 16 bytes
 _FORM: Final = struct.Struct(f">16s{ID_SIZE}s{SALT_SIZE}sQ{DIGEST_SIZE}s{_POINT}s")
+HEAD_SIZE: Final = _FORM.size + DIGEST_SIZE  # bytes of a file before its names
 
 Names = NDArray[np.uint8]  # (n, 12)
 

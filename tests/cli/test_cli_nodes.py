@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -73,6 +74,61 @@ request_id = "${request}"
 left = { file = "bank.dataset.json" }
 right = { file = "operator.dataset.json" }
 engine = "ecdh_x25519"
+"""
+JOINT = """
+kinds = ["psi", "aggregate"]
+[[dimensions]]
+name = "v_band"
+column = "v"
+edges = [2, 5]
+[[measures]]
+column = "v"
+low = 0
+high = 6
+[[outputs]]
+kind = "psi"
+name = "aligned"
+class = "aggregate"
+min_group = 10
+round_to = 10
+max_rows = 1
+max_bytes = 4096
+[[outputs]]
+kind = "psi"
+name = "sums"
+class = "aggregate"
+min_group = 10
+round_to = 10
+max_rows = 1
+max_bytes = 4096
+[[outputs]]
+kind = "aggregate"
+name = "totals"
+class = "aggregate"
+min_group = 10
+round_to = 10
+max_rows = 10
+max_bytes = 8192
+"""
+SUMS = """
+scenario = "${scenario}"
+[psi]
+left = { file = "bank.dataset.json" }
+right = { file = "operator.dataset.json" }
+output = "sums"
+[[psi.measures]]
+name = "average"
+statistic = "mean"
+column = "v"
+"""
+TOTALS = """
+scenario = "${scenario}"
+[aggregate]
+alignment = "${alignment}"
+groups = ["v_band"]
+[[aggregate.measures]]
+statistic = "sum"
+column = "v"
 """
 SCHEMA = {
     "key": ["id"],
@@ -284,3 +340,74 @@ def test_a_version_is_destroyed_with_a_receipt(story: Story, run: Any) -> None:
     story("bank-owner", *destroy[:-1], story.folder / "again.txt", "--yes")  # a receipt that got lost is made again
     again = run("audit", "verify", story.folder / "again.txt", "--trust", story.folder / "bank.trust", "--json").json
     assert again["entry"] == proven["entry"]
+
+
+# --- totals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def joint(story: Story, registered: dict[str, Any]) -> str:
+    """The same datasets under a scenario of sums and tables of totals."""
+    head = SCENARIO.replace('kinds = ["psi"]', JOINT.split("\n")[1]).replace('"overlap"', '"totals"')
+    outputs = head.index("[[outputs]]"), head.index("[quota]")
+    tables = "\n".join(JOINT.split("\n")[2:])
+    (story.folder / "joint.toml").write_text(head[: outputs[0]] + tables + head[outputs[1] :])
+    (story.folder / "sums.toml").write_text(SUMS)
+    (story.folder / "totals.toml").write_text(TOTALS)
+    digest: str = story("officer", "scenario", "apply", story.folder / "joint.toml")["digest"]
+    for person in ("bank-owner", "op-owner", "regulator"):
+        story(person, "scenario", "approve", digest, "--yes", "--accepts-two-contributors")
+    return digest
+
+
+def people(owner: str) -> dict[str, int]:
+    first = {"bank": 0, "operator": 80}[owner]
+    return {f"person-{number}": number % 7 for number in range(first, first + 200)}
+
+
+def finished(story: Story, document: str, *values: str) -> dict[str, Any]:
+    words = ("job", "submit", story.folder / document, *(word for value in values for word in ("--set", value)))
+    view: dict[str, Any] = story("officer", "job", "watch", story("officer", *words)["job_id"])
+    assert view["state"] == "released", story.log("bank") + story.log("operator")
+    return view
+
+
+def result(story: Story, job: dict[str, Any], name: str) -> pd.DataFrame:
+    out = story.folder / f"out-{job['job_id'][:6]}"
+    words = ("job", "result", job["job_id"], "--out", out, "--trust", story.folder / "bank.trust")
+    assert story("officer", *words)["verified"] is True
+    return pd.read_parquet(out / f"{name}.parquet")
+
+
+def test_a_mean_over_people_whom_nobody_names(story: Story, joint: str) -> None:
+    job = finished(story, "sums.toml", f"scenario={joint}")
+    (row,) = result(story, job, "sums").to_dict("records")
+    theirs = people("operator")
+    common = [theirs[name] for name in people("bank") if name in theirs]
+    assert row["rows"] == len(common) == SHARED
+    assert row["average"] == pytest.approx(sum(common) / len(common), abs=1e-3)
+    assert job["engine"] == "loads-sm2"
+
+
+def test_a_table_of_totals_over_an_alignment(story: Story, joint: str) -> None:
+    alignment = finished(story, "job.toml", f"scenario={joint}", "request=for-totals")["job_id"]
+    job = finished(story, "totals.toml", f"scenario={joint}", f"alignment={alignment}")
+    table = result(story, job, "totals")
+    assert list(table.columns) == ["v_band", "rows", "v_sum"]
+    ours, theirs = people("bank"), people("operator")
+    for row in table.to_dict("records"):
+        band = {"below 2": range(2), "2 to below 5": range(2, 5), "5 and above": range(5, 7)}[row["v_band"]]
+        own = [theirs[name] for name, value in ours.items() if name in theirs and value in band]
+        assert (row["rows"], row["v_sum"]) == (10 * ((len(own) + 5) // 10), sum(own))
+    shown = story("officer", "job", "list")
+    assert {view["kind"] for view in shown} >= {"psi", "aggregate"}
+
+
+def test_a_total_that_the_scenario_does_not_carry_is_refused_by_name(story: Story, joint: str) -> None:
+    (story.folder / "other.toml").write_text(SUMS.replace('column = "v"', 'column = "w"'))
+    words = ("job", "plan", story.folder / "other.toml", "--set", f"scenario={joint}")
+    error = story("officer", *words, code=1)["error"]
+    assert (error["code"], "'w'" in error["cause"]) == ("InvalidSpec", True)
+    (story.folder / "other.toml").write_text(SUMS.replace("[[psi.measures]]", "[[psi.measure]]"))
+    error = story("officer", *words, code=1)["error"]
+    assert "other.toml" in error["cause"] and "'measure'" in error["cause"]

@@ -58,7 +58,8 @@ class Line:
         self.check()
         came = asyncio.ensure_future(self.queue(party, label).get())
         try:
-            await asyncio.wait({came, self.broken}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            first: set[asyncio.Future[Any]] = {came, self.broken}
+            await asyncio.wait(first, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if came.done():
                 return came.result()
             self.check()

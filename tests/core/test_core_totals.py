@@ -58,10 +58,11 @@ def plan_of(spec: JobSpec, at: Facts, choices: Choices = BANK) -> Plan:
 
 
 def intersect(output: PsiOutput, engine: PsiEngine = PsiEngine.AUTO, **changes: Any) -> JobSpec:
-    given = {
+    members: dict[PsiOutput, dict[str, Any]] = {
         PsiOutput.SUMS: {"measures": (LATE,)},
         PsiOutput.JOINED: {"columns": ("city", "late")},
-    }.get(output, {})
+    }
+    given = members.get(output, {})
     kind: Any = replace(PsiSpec(LEFT, RIGHT, engine, output), **{**given, **changes})
     return JobSpec("request-1", b"S" * 32, kind)
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from by_hand_page import ByHand
+
+from jobs.credit_score.plaintext import align
+from jobs.credit_score.split import make_parties
+from sandbox.gate.release import rounded
 
 pytestmark = pytest.mark.slow
 
@@ -65,3 +71,17 @@ def test_grpcurl_lists_the_services_and_fetches_the_job(told: dict[int, str]) ->
     assert {"sandbox.v1.JobService", "grpc.health.v1.Health"} <= set(told[10].split())
     assert '"SERVING"' in told[10]
     assert '"state": "JOB_STATE_RELEASED"' in told[10]
+
+
+def test_totals_by_income_band_are_those_of_the_pooled_rows(by_hand: ByHand, told: dict[int, str]) -> None:
+    table = pd.read_parquet(by_hand.folder / "totals" / "totals.parquet")
+    aligned = align(make_parties(1))
+    income = aligned.bank["annual_inc"].to_pandas().astype(float)
+    use = aligned.operator["revol_util"].to_pandas().astype(float)
+    assert len(table) == 5
+    for line, (low, high) in zip(table.itertuples(), pairwise((-1, 40_000, 60_000, 80_000, 120_000, 1e9)), strict=True):
+        band = ((income >= low) & (income < high)).to_numpy()
+        assert line.rows == rounded(int(band.sum()), 10)
+        assert abs(line.default_rate - aligned.labels[band].mean()) < 1e-3
+        assert abs(line.average_use - use[band].mean()) < 1e-3
+    assert str(table["rows"].tolist()[0]) in told[7]

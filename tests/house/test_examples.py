@@ -41,14 +41,15 @@ def test_totals_are_those_of_the_pooled_rows(joint_totals: Ran, payers: pd.DataF
             ]
             late = [int(rows.months_late.between(*ends, inclusive="left").sum()) for ends in LATE.values()]
             counts = [rounded(count, 10) for count in (len(rows), rows.paid.count(), *late)]
-            expected.append([district, band, *counts[:2], rows.paid.mean(), rows.paid.var(), *counts[2:]])
-    names = ["district", "income_band", "rows", "settled", "average_paid", "variance_paid"]
+            expected.append([district, band, *counts[:2], rows.paid.mean(), rows.monthly_income.var(), *counts[2:]])
+    names = ["district", "income_band", "rows", "settled", "average_paid", "variance_income"]
     whole = pd.DataFrame(expected, columns=[*names, *(f"arrears: {band}" for band in LATE)])
     assert list(table.columns) == list(whole.columns)
-    exact = [name for name in whole.columns if name not in ("average_paid", "variance_paid")]
+    exact = [name for name in whole.columns if name not in ("average_paid", "variance_income")]
     assert table[exact].equals(whole[exact])
-    assert np.allclose(table["average_paid"], whole["average_paid"], rtol=0, atol=1e-5)
-    assert np.allclose(table["variance_paid"], whole["variance_paid"], rtol=1e-9)
+    assert np.allclose(table["average_paid"], whole["average_paid"], rtol=0, atol=0.00501)  # to the fen
+    # Incomes count in whole yuan, as the scenario declares.
+    assert np.allclose(table["variance_income"], whole["variance_income"], rtol=1e-6)
 
 
 def test_the_sum_is_exact_to_the_fen(joint_totals: Ran, payers: pd.DataFrame) -> None:
@@ -111,8 +112,8 @@ def test_sums_are_those_of_the_shared_rows(intersections: Ran, people) -> None:
     line = answer(intersections, "sums", "sums")
     shared = people.tables["operator"].to_pandas()[people.who["operator"] < SHARED]
     assert line["rows"].tolist() == [rounded(SHARED, 10)]
-    assert line["owed"][0] == float(shared["arrears"].dropna().sum())
-    assert abs(line["months"][0] - shared["months_insured"].mean()) < 1e-3
+    assert line["owed"][0] == float(shared["arrears"].sum())
+    assert abs(line["months"][0] - shared["months_insured"].mean()) < 0.0501
 
 
 @pytest.mark.parametrize("name", ["members", "members_both", "prepared", "prepared-again", "joined"])
@@ -146,9 +147,11 @@ def test_plans_say_who_would_learn_what(intersections: Ran) -> None:
 
 
 def test_no_exact_number_of_people_is_told(intersections: Ran) -> None:
-    words = set(re.findall(r"\d+", "".join(intersections.told[number] for number in (3, 7))))
-    assert {str(rounded(SHARED, 10)), str(rounded(AGREED, 10))} <= words
-    assert not {str(SHARED), str(AGREED)} & words
+    told = "".join(intersections.told[number] for number in (3, 4, 7))
+    numbers = re.findall(r"^ *(?:size|aligned|units|units at most|expected \w+): (\d+)$", told, re.MULTILINE)
+    assert len(numbers) > 10
+    assert {str(rounded(SHARED, 10)), str(rounded(AGREED, 10))} <= set(numbers)
+    assert not {str(SHARED), str(AGREED)} & set(numbers)
 
 
 def test_the_keys_on_the_page_are_one_persons(people) -> None:

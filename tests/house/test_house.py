@@ -17,7 +17,8 @@ from typer.main import get_command
 from sandbox.cli import app
 
 READMES = ("README.md", "README.zh-CN.md")
-PAGES = sorted([ROOT / name for name in READMES] + [ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+INSIDE = [page for folder in ("docs", "jobs") for page in (ROOT / folder).rglob("*.md")]
+PAGES = sorted([*(ROOT / name for name in READMES), ROOT / "CHANGELOG.md", *INSIDE])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 # Written so that this file does not match itself.
@@ -42,7 +43,7 @@ def _tracked() -> list[str]:
     return [name for name in found.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files_that_are_there(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     broken = []
@@ -82,7 +83,7 @@ def _named(line: str) -> list[tuple[str, ...]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_that_documents_name_exist(page: Path) -> None:
     known = _commands(get_command(app))
     groups = {path[0] for path in known if len(path) == 2}
@@ -144,6 +145,21 @@ def test_figures_name_commands_that_exist() -> None:
     for command in commands:
         assert command.startswith("python -m bench.")
         assert (ROOT / f"{command.split()[2].replace('.', '/')}.py").is_file(), command
+
+
+def test_costs_on_the_page_are_those_that_engines_are_chosen_by() -> None:
+    done = subprocess.run([sys.executable, "docs/costs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_installed_package_has_every_document_of_the_examples() -> None:
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    folders = {path.parent for path in (ROOT / "jobs").glob("*/*.toml")}
+    assert {folder.name for folder in folders} >= {"credit_score", "intersections", "joint_totals"}
+    for folder in folders:
+        assert {"*.toml", "*.md"} <= set(shipped[f"jobs.{folder.name}"])
+        assert (folder / "__init__.py").is_file()
+        assert (folder / "README.md").is_file()
 
 
 def test_licence_is_the_one_declared() -> None:

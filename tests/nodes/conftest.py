@@ -7,8 +7,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import pytest
-from node_world import BANK, OPERATOR, PEOPLE_SCHEMA, World, bank_rows, counting, operator_rows, people_table
+from node_world import (
+    BANDS,
+    BANK,
+    BOUNDS,
+    COLUMNS,
+    DEPARTMENT,
+    DIMENSIONS,
+    DISTRICTS,
+    OPERATOR,
+    PEOPLE_SCHEMA,
+    RANGES,
+    SIZES,
+    World,
+    bank_rows,
+    counting,
+    department_rows,
+    operator_rows,
+    people_table,
+)
 
 from sandbox.client import Outcome
 from sandbox.demo.nodes import LocalNodes
@@ -36,6 +55,17 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with ExitStack() as stack:
         nodes = stack.enter_context(LocalNodes(tmp_path_factory.mktemp("frail"), EAGER))
         yield World(nodes, stack)
+
+
+@pytest.fixture
+def mended(frail: World) -> Iterator[World]:
+    """Nodes that may be killed; whoever is down afterwards is started again."""
+    yield frail
+    for name in frail.nodes.cards:
+        if name not in frail.nodes.processes or frail.nodes.processes[name].poll() is not None:
+            frail.nodes.processes.pop(name, None)
+            frail.nodes.start(name)
+            frail.nodes.wait(name)
 
 
 @dataclass(frozen=True)
@@ -104,3 +134,31 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[Any]:
     for name in ("world", "frail"):
         if name in request.fixturenames:
             request.getfixturevalue(name).settle()
+
+
+@dataclass(frozen=True)
+class Departments:
+    """Three owners' datasets, and a scenario over them."""
+
+    views: tuple[DatasetView, ...]
+    scenario: bytes
+    rows: pd.DataFrame
+
+
+@pytest.fixture(scope="session")
+def departments(world: World) -> Departments:
+    tables = {name: department_rows(*size) for name, size in SIZES.items()}
+    owners = {"bank": "bank-owner", "operator": "op-owner", "witness": "fund-owner"}
+    views = tuple(
+        world.register(owners[name], table, DEPARTMENT, f"people-of-{name}") for name, table in tables.items()
+    )
+    draft = world.joint(dict.fromkeys(views, COLUMNS), dimensions=DIMENSIONS, measures=RANGES)
+    frame = pd.concat([table.to_pandas() for table in tables.values()])
+    frame["income"] = frame["income"].astype(float)
+    return Departments(views, world.approved(draft), frame[frame["district"].isin(DISTRICTS)])
+
+
+@pytest.fixture(scope="session")
+def joint(world: World, data: Data) -> bytes:
+    uses = {data.bank: ("income", "region"), data.operator: ("late", "util", "city")}
+    return world.approved(world.joint(uses, "bad", dimensions=BANDS, measures=BOUNDS))

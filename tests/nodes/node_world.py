@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,10 @@ from sandbox.model import (
     DatasetRef,
     DatasetUse,
     DatasetView,
+    Dimension,
     JobKind,
     JobView,
+    MeasureRange,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -60,6 +63,7 @@ PEOPLE = {
     "op-merchant": ("operator", ["submitter"]),
     "desk": ("operator", ["consent"]),
     "regulator": ("witness", ["operator", "auditor"]),
+    "fund-owner": ("witness", ["owner"]),
 }
 HOUR = 3_600_000
 
@@ -99,6 +103,48 @@ def operator_rows() -> pa.Table:
     cities = [f"{CANARY}-city" if n % 9 == 0 else f"city-{n % 5}" for n in range(OPERATOR_ROWS)]
     table = pa.table({"id": ids, "late": late, "util": random.integers(0, 100, OPERATOR_ROWS), "city": cities})
     return table.take(pa.array(random.permutation(OPERATOR_ROWS)))
+
+
+DEPARTMENT = schema({"id": "string", "district": "string", "age": "integer", "income": "decimal", "note": "string"})
+DISTRICTS = ("north", "south", "harbour")
+DIMENSIONS = (Dimension("district", "district", DISTRICTS), Dimension("age_band", "age", (), (40, 65)))
+RANGES = (MeasureRange("income", 0, 1_000_000, 2), MeasureRange("age", 0, 150))
+COLUMNS = ("district", "age", "income")
+SIZES = {"bank": (1, 0, 400), "operator": (2, 200, 600), "witness": (3, 100, 500)}  # seed, first, count
+BANDS = (Dimension("util_band", "util", (), (33, 66)), Dimension("region", "region", ("region-1", "region-2")))
+BOUNDS = (MeasureRange("bad", 0, 1), MeasureRange("income", 0, 10_000), MeasureRange("late", 0, 9))
+
+
+def department_rows(seed: int, first: int, count: int) -> pa.Table:
+    """People numbered from ``first``, with an income that is sometimes missing; one in nine lives nowhere we name."""
+    random = np.random.default_rng(seed)
+    districts = random.choice([*DISTRICTS, f"{CANARY}-district"], count, p=[0.3, 0.3, 0.29, 0.11])
+    gone = random.random(count) < 0.1
+    cents = random.integers(0, 1_000_000, count)
+    incomes = [None if lost else Decimal(int(amount)) / 100 for amount, lost in zip(cents, gone, strict=True)]
+    table = pa.table(
+        {
+            "id": [f"{CANARY}-{n:05d}" for n in range(first, first + count)],
+            "district": districts.tolist(),
+            "age": random.integers(18, 90, count),
+            "income": pa.array(incomes, pa.decimal128(12, 2)),
+            "note": [f"{CANARY}-note-{n}" for n in range(count)],
+        }
+    )
+    return table.take(pa.array(random.permutation(count)))
+
+
+def joint_rules(**changes: Any) -> tuple[OutputRule, ...]:
+    """A rule for every output of an intersection, and for tables of totals."""
+    rules = [
+        OutputRule(JobKind.PSI, name, OutputClass.AGGREGATE, 10, 10, 1, 4096) for name in ("aligned", "size", "sums")
+    ]
+    rules += [
+        OutputRule(JobKind.PSI, name, OutputClass.ROW_CONSENTED, 10, 1, 100_000, 8_000_000)
+        for name in ("members", "joined")
+    ]
+    rules.append(OutputRule(JobKind.AGGREGATE, "totals", OutputClass.AGGREGATE, 10, 10, 100, 40_960))
+    return tuple(dataclasses.replace(rule, **changes.get(rule.name, {})) for rule in rules)
 
 
 @dataclass(frozen=True)
@@ -174,11 +220,25 @@ class World:
         )
         return dataclasses.replace(whole, **changes)
 
-    def approved(self, scenario: Scenario) -> bytes:
-        """Apply for a scenario and have everybody approve it."""
+    def joint(self, uses: Mapping[DatasetView, tuple[str, ...]], label: str = "", **changes: Any) -> Scenario:
+        """A scenario of intersections and totals over some owners' columns; the first dataset may have a label."""
+        bank, *others = uses
+        made = self.draft(bank, others[0])
+        datasets = tuple(_use(view, fields, label if view is bank else "", view.rows) for view, fields in uses.items())
+        whole = dataclasses.replace(
+            made,
+            datasets=datasets,
+            kinds=(JobKind.PSI, JobKind.AGGREGATE),
+            outputs=joint_rules(),
+            computing_parties=() if len(uses) == 3 else ("witness",),
+        )
+        return dataclasses.replace(whole, **changes)
+
+    def approved(self, scenario: Scenario, two: bool = False) -> bytes:
+        """Apply for a scenario and have everybody approve it, and a total over two if asked."""
         digest = self.officer.apply_scenario(scenario).digest
         for client in (self.op_owner, self.bank_owner, self.regulator):
-            view = client.approve_scenario(digest)
+            view = client.approve_scenario(digest, accepts_two_contributors=two)
         assert (view.state, view.awaiting) == ("active", ())
         return digest
 
@@ -328,8 +388,9 @@ def ref(view: DatasetView) -> DatasetRef:
     return DatasetRef(view.code, view.version)
 
 
-def _use(view: DatasetView, fields: tuple[str, ...], label: str) -> DatasetUse:
-    return DatasetUse(view.code, view.owner, VersionRule.EXACT, view.version, view.content_hash, ("id",), fields, label)
+def _use(view: DatasetView, fields: tuple[str, ...], label: str, rows: int = 0) -> DatasetUse:
+    exact = VersionRule.EXACT
+    return DatasetUse(view.code, view.owner, exact, view.version, view.content_hash, ("id",), fields, label, rows)
 
 
 def _words(process: psutil.Process) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -18,17 +17,6 @@ from sandbox.model import JobView, PsiEngine, State
 from sandbox.store import artefacts, usage
 
 NOTICED_S = 15.0
-
-
-@pytest.fixture
-def mended(frail: World) -> Iterator[World]:
-    """Nodes that may be killed; whoever is down afterwards is started again."""
-    yield frail
-    for name in frail.nodes.cards:
-        if name not in frail.nodes.processes or frail.nodes.processes[name].poll() is not None:
-            frail.nodes.processes.pop(name, None)
-            frail.nodes.start(name)
-            frail.nodes.wait(name)
 
 
 def kill(world: World, name: str) -> list[psutil.Process]:

@@ -13,11 +13,11 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import Data, Flow
-from node_world import CANARY, PURPOSE, SHARED_ID, World
+from conftest import Data, Departments, Flow
+from node_world import CANARY, DISTRICTS, PURPOSE, SHARED_ID, World, ref
 
 from sandbox import wire
-from sandbox.model import PsiEngine, ScoreScope, State
+from sandbox.model import Measure, PsiEngine, PsiOutput, ScoreScope, State, Statistic
 
 MARKS = tuple(mark.encode(coding) for mark in (CANARY, CANARY.lower()) for coding in ("utf-8", "utf-16-le"))
 NODES = ("bank", "operator", "witness")
@@ -51,8 +51,10 @@ def places(world: World) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def watched(world: World, data: Data, scenario: bytes, flow: Flow) -> dict[str, set[str]]:
-    """What is found, all the while, as one job of every kind runs."""
+def watched(
+    world: World, data: Data, scenario: bytes, flow: Flow, joint: bytes, departments: Departments
+) -> dict[str, set[str]]:
+    """What is found, all the while, as one job of every kind and with every output runs."""
     seen: dict[str, set[str]] = {}
     done = threading.Event()
     rounds = [0]
@@ -68,6 +70,7 @@ def watched(world: World, data: Data, scenario: bytes, flow: Flow) -> dict[str, 
     watcher.start()
     try:
         run_all_kinds(world, data, scenario)
+        run_all_outputs(world, data, joint, departments)
     finally:
         done.set()
         watcher.join()
@@ -84,6 +87,32 @@ def run_all_kinds(world: World, data: Data, scenario: bytes) -> None:
     cards = [world.nodes.cards[name] for name in ("bank", "operator")]
     job = world.released(world.officer.score_applicant(scenario, train.job_id, SHARED_ID, token, cards))
     assert SHARED_ID in set(world.officer.result(job.job_id).outputs["scores"]["id"])  # it did go through
+
+
+def run_all_outputs(world: World, data: Data, joint: bytes, departments: Departments) -> None:
+    """Intersections with every output, in one piece, in parts and prepared; totals of both kinds."""
+    late = Measure("late", Statistic.MEAN, "late")
+    more: dict[PsiOutput, Any] = {
+        PsiOutput.SUMS: {"measures": [late]},
+        PsiOutput.JOINED: {"columns": ["city", "late"], "bucket_rows": 1000},
+        PsiOutput.MEMBERS: {"engine": PsiEngine.PREPARED_SM2},
+    }
+    jobs = {}
+    for output in PsiOutput:
+        options = {"engine": PsiEngine.AUTO, "output": output, **more.get(output, {})}
+        jobs[output] = world.released(world.align(joint, data.bank, data.operator, **options))
+    for output, name in ((PsiOutput.MEMBERS, "members"), (PsiOutput.JOINED, "joined")):
+        rows: Any = world.officer.result(jobs[output].job_id).outputs[name]
+        assert SHARED_ID in set(rows["id"])  # it did go through
+    assert f"{CANARY}-city" in set(rows["city"])
+    alignment = jobs[PsiOutput.ALIGNED].job_id
+    world.released(world.officer.aggregate(joint, alignment=alignment, groups=["region"], measures=[late]))
+    refs = [ref(view) for view in departments.views]
+    income = Measure("income", Statistic.SUM, "income")
+    job = world.released(world.officer.aggregate(departments.scenario, refs, groups=["district"], measures=[income]))
+    totals: Any = world.officer.result(job.job_id).outputs["totals"]
+    assert list(totals["district"]) == list(DISTRICTS)
+    world.released(world.officer.align(departments.scenario, refs[0], refs[1], PsiEngine.ECDH_SM2, third=refs[2]))
 
 
 def test_the_search_finds_what_is_there(tmp_path: Path) -> None:

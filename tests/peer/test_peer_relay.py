@@ -240,6 +240,144 @@ def test_a_message_on_an_engine_link_is_a_breach() -> None:
     asyncio.run(work())
 
 
+@pytest.mark.parametrize("named", [b"", b"x", b"1234567", b"-1", b"0\n"])
+def test_a_link_that_does_not_say_whose_it_is_is_a_breach(named: bytes) -> None:
+    async def work() -> None:
+        async with (
+            running("gov", "bank") as nodes,
+            relayed(*nodes) as (jobs, places),
+            engine_at(places[1], close_at_once),
+        ):
+            connection = await nodes[0].links._dial("bank", JOB, ChannelPurpose.RELAY)
+            await connection.stream.send(RecordType.DATA, named)
+            error = await asyncio.wait_for(asyncio.shield(jobs[1].broken), 5)
+            assert (type(error), error.party) == (ProtocolFailed, "gov")
+            connection.frames.cancel()
+
+    asyncio.run(work())
+
+
+# --- several engines of one job -------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def in_parts(parts: int, fail: Any = None) -> AsyncIterator[tuple[list[Any], dict[tuple[str, int], Path]]]:
+    """The links of a job of two, with a directory and a relay for each part at each node."""
+    with tempfile.TemporaryDirectory(prefix="r-") as folder:
+        async with running("gov", "bank") as nodes, joined(*nodes) as jobs:
+            places = {(node.name, part): Path(folder) / f"{node.name}{part}" for node in nodes for part in range(parts)}
+            for node, each in zip(nodes, jobs, strict=True):
+                for part in range(parts):
+                    places[node.name, part].mkdir(mode=0o700)
+                    await each.relay(places[node.name, part], part, fail)
+            yield jobs, places
+
+
+def saying(word: bytes) -> Engine:
+    """An engine that answers whatever comes with its own word."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        await pour(writer, word)
+        writer.close()
+
+    return answer
+
+
+async def ask(place: Path) -> bytes:
+    reader, writer = await dial(place, "bank")
+    await pour(writer, b"?")
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    return answer
+
+
+def test_every_part_s_links_lead_to_the_same_part() -> None:
+    async def work() -> None:
+        async with in_parts(4) as (jobs, places), contextlib.AsyncExitStack() as stack:
+            for part in range(4):
+                await stack.enter_async_context(engine_at(places["bank", part], saying(f"part {part}".encode())))
+            answers = await asyncio.gather(*(ask(places["gov", part]) for part in range(4) for _ in range(2)))
+            assert answers == [f"part {part}".encode() for part in range(4) for _ in range(2)]
+            assert not any(each.broken.done() for each in jobs)
+
+    asyncio.run(work())
+
+
+def test_a_link_that_comes_before_its_part_waits_for_it() -> None:
+    async def work() -> None:
+        async with in_parts(1) as (jobs, places):
+            late = {name: places[name, 0].parent / f"{name}-late" for name in ("gov", "bank")}
+            for place in late.values():
+                place.mkdir(mode=0o700)
+            await jobs[0].relay(late["gov"], 7)
+            asked = asyncio.create_task(ask(late["gov"]))
+            await asyncio.sleep(0.3)
+            assert not asked.done()
+            await jobs[1].relay(late["bank"], 7)
+            async with engine_at(late["bank"], saying(b"here")):
+                assert await asked == b"here"
+
+    asyncio.run(work())
+
+
+def test_letting_go_of_one_part_ends_its_links_and_no_other() -> None:
+    told: list[Any] = []
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def work() -> None:
+        async with in_parts(2, told.append) as (jobs, places), engine_at(places["bank", 0], hold):
+            reader, writer = await dial(places["gov", 0], "bank")
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.2)
+            await jobs[0].end_relay(0)
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert not (places["gov", 0] / "peer-bank.sock").exists()
+            async with engine_at(places["bank", 1], saying(b"still here")):
+                assert await ask(places["gov", 1]) == b"still here"
+            await jobs[0].relay(places["gov", 0], 0)  # another attempt may have the number again
+            await jobs[0].end_relay(5)  # one that never was
+            writer.close()
+            assert not any(each.broken.done() for each in jobs)
+
+    asyncio.run(work())
+
+
+def test_what_breaks_a_part_s_link_is_told_to_that_part_alone() -> None:
+    told: list[Any] = []
+
+    async def work() -> None:
+        async with in_parts(1) as (jobs, places):
+            mine = places["bank", 0].parent / "bank-mine"
+            mine.mkdir(mode=0o700)
+            await jobs[1].relay(mine, 3, told.append)
+            async with engine_at(mine, close_at_once):
+                connection = await jobs[0]._relay._dial("bank")
+                await connection.stream.send(RecordType.DATA, b"3")
+                await connection.stream.send(RecordType.MESSAGE, b"x")
+                async with asyncio.timeout(5):
+                    while not told:
+                        await asyncio.sleep(0.02)
+            assert (type(told[0]), told[0].party) == (ProtocolFailed, "gov")
+            assert not jobs[1].broken.done()
+            connection.frames.cancel()
+
+    asyncio.run(work())
+
+
+def test_a_part_has_one_engine() -> None:
+    async def work() -> None:
+        async with in_parts(1) as (jobs, places):
+            with pytest.raises(JobFailed, match="twice"):
+                await jobs[0].relay(places["gov", 0], 0)
+
+    asyncio.run(work())
+
+
 def test_a_peer_cannot_open_links_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay, "_MOST", 3)
 
@@ -272,7 +410,8 @@ def test_a_directory_too_deep_for_a_socket_is_said_so() -> None:
 def test_the_fast_intersection_runs_through_the_relay(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("spu")
     from sandbox.psi import rr22
-    from sandbox.psi.contract import Role, Terms
+    from sandbox.psi.contract import EVERYTHING, Role, Terms
+    from sandbox.psi.keys import digest
     from sandbox.workspace import Workspace
 
     left = [f"id-{number}" for number in range(20_000)]
@@ -291,8 +430,9 @@ def test_the_fast_intersection_runs_through_the_relay(tmp_path_factory: pytest.T
 
                 def intersect(name: str) -> Any:
                     role, keys, peer = sides[name]
+                    digests = digest(pa.array(keys), terms.salt)
                     found = rr22.intersect(
-                        pa.array(keys), role, terms, spaces[name], peer=peer, deadline_s=60, stop=stops
+                        digests, role, terms, EVERYTHING, spaces[name], peer=peer, deadline_s=60, stop=stops
                     )
                     return [keys[position] for position in found]
 

@@ -18,15 +18,20 @@ from sandbox.client import Applicant, issue_consent, job_from_file, scenario_fro
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.keyring import Person
 from sandbox.model import (
+    AggregateSpec,
     BatchScore,
     ConsentRule,
+    Dimension,
     JobKind,
+    Measure,
+    MeasureRange,
     OutputClass,
     PsiEngine,
     PsiSpec,
     Scenario,
     ScoreScope,
     ScoreSpec,
+    Statistic,
     TrainSpec,
 )
 
@@ -61,7 +66,10 @@ def test_the_example_scenario_is_whole(files: Path, officer: Person) -> None:
     assert (bank.owner, bank.version, bank.label) == ("bank", 2, "default")
     assert bank.code == make_code("bank", "bank data")
     assert (bank.fields, operator.fields) == (BANK_FEATURES, OPERATOR_FEATURES)
-    assert scenario.kinds == (JobKind.PSI, JobKind.TRAIN, JobKind.SCORE)
+    assert scenario.kinds == (JobKind.PSI, JobKind.TRAIN, JobKind.SCORE, JobKind.AGGREGATE)
+    assert scenario.dimensions == (Dimension("income_band", "annual_inc", (), (40_000, 60_000, 80_000, 120_000)),)
+    assert scenario.measures == (MeasureRange("default", 0, 1000, 3), MeasureRange("revol_util", 0, 2000, 1))
+    assert not scenario.accepts_two_contributors
     assert scenario.outputs[-1].class_ is OutputClass.ROW_CONSENTED
     assert scenario.consent.single is ConsentRule.TOKEN
     assert scenario.not_after_ms - scenario.not_before_ms == 90 * 86_400_000
@@ -80,7 +88,11 @@ def test_two_applications_are_two_scenarios(files: Path) -> None:
         ("score_step = 5", "score_step = true", "score_step is of another type"),
         ("score_step = 5", "score_step = -1", "does not fit"),
         ("score_step = 5", "score_steps = 5", "score_steps"),
-        ('kinds = ["psi", "train", "score"]', 'kinds = ["psy"]', "not one of psi, train, score"),
+        (
+            'kinds = ["psi", "train", "score", "aggregate"]',
+            'kinds = ["psy"]',
+            "not one of psi, train, score, aggregate",
+        ),
         ('card = "officer.card"', 'card = "bank.dataset.json"', "not a key card"),
         ('label = "default"', 'label = "defualt"', "no column 'defualt'"),
         ('key = ["id"]', "key = [1]", "not a list of texts"),
@@ -113,18 +125,23 @@ def test_times_without_an_offset_are_utc(files: Path) -> None:
 def test_the_example_jobs_become_specs(files: Path) -> None:
     values = {"scenario": DIGEST, "alignment": JOB, "model": JOB}
     kinds: list[Any] = []
-    for name in ("align", "train", "score"):
+    for name in ("align", "train", "score", "totals"):
         spec, inputs = job_from_file(EXAMPLES / f"{name}.toml", values, files)
         assert spec.scenario_digest == bytes.fromhex(DIGEST)
         assert inputs == ()
         kinds.append(spec.kind)
-    align, train, score = kinds
+    align, train, score, totals = kinds
     assert isinstance(align, PsiSpec)
     assert (align.left.code, align.left.version) == (make_code("bank", "bank data"), 2)
     assert align.right.code == make_code("operator", "operator data")
     assert align.engine is PsiEngine.AUTO
     assert train == TrainSpec(JOB, 30, 20, b"joint-credit-score", 1000)
     assert score == ScoreSpec(JOB, BatchScore(ScoreScope.HOLDOUT))
+    measures = (
+        Measure("default_rate", Statistic.MEAN, "default"),
+        Measure("average_use", Statistic.MEAN, "revol_util"),
+    )
+    assert totals == AggregateSpec((), JOB, ("income_band",), measures, 2048)
 
 
 def test_json_says_the_same_as_toml(files: Path) -> None:
