@@ -89,7 +89,7 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
     used: list[float] = []
     stages: list[dict[str, int]] = []
     theirs: dict[str, list[dict[str, float]]] = {peer: [] for peer in case.at_most}
-    first = None
+    first, hung_before = None, peers.hung.copy()
     with (
         environment(case.environment),
         tempfile.TemporaryDirectory(prefix="sbx-bench-") as folder,
@@ -130,6 +130,8 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
             _judge(f"{name} beside {peer}", "ratio", ratio, case.at_most[peer])
     if not figures:
         figures.append(time_s)
+    for peer, count in (peers.hung - hung_before).items():
+        figures.append(Figure("psi", f"{name}: hung runs", 0, "runs", command, PEERS[peer].title, count))
     figures += _details(name, case, first, median(used), memory, theirs, command)
     if case.gib is not None:
         _judge(name, "peak in GiB", memory.peak_mib / 1024, case.gib)

@@ -68,8 +68,8 @@ class Recorder:
     async def job(self, job_id: str) -> Any:
         return job(job_id, self.before[job_id][0])
 
-    async def kept(self, job: Any, prefix: str) -> list[str]:
-        return [prefix] if self.before[job.job_id][1] else []
+    async def can_resume(self, job: Any) -> bool:
+        return job.state is State.RUNNING and self.before[job.job_id][1]
 
     async def stop(self, job: Any, error: SandboxError, failure: Any) -> None:
         self.calls.append("stop")

@@ -91,6 +91,7 @@ class Side:
     cancelled: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
     scratch: list[Path] = field(default_factory=list)
+    charged: int = 0  # parts counted once more
     running: int = 0
     most: int = 0
     line: Line | None = None
@@ -153,7 +154,12 @@ def run(folder: Path, count: int, *sides: Side, meanwhile: Any = None) -> dict[s
             async def kept(job: Any, prefix: str) -> list[str]:
                 return [f"{prefix}{part}" for part in sorted(side.kept)]
 
-            ledger = SimpleNamespace(kept=kept, settings=SimpleNamespace(ray_cpus=side.cores))
+            async def charge_again(job: Any, again: int, of: int) -> None:
+                assert of == count
+                side.charged += again
+
+            settings = SimpleNamespace(ray_cpus=side.cores)
+            ledger = SimpleNamespace(kept=kept, charge_again=charge_again, settings=settings)
             job = SimpleNamespace(job_id="ab" * 16, plan=SimpleNamespace(deadline_s=5))
             parts = Parts(ledger, job, line, side.work, folder, count, side.done.append)  # type: ignore[arg-type]
             try:
@@ -187,7 +193,7 @@ def test_every_part_is_run_once_between_one_split_and_one_gather(tmp_path: Path,
     sides = [Side(name, well) for name in NAMES[:parties]]
     assert run(tmp_path, 7, *sides) == dict.fromkeys(NAMES[:parties], RAW)
     for side in sides:
-        assert side.asked[0] == ("split", 0, 0) and side.asked[-1] == ("gather", 0, 0)
+        assert side.asked[0] == ("split", 0, ATTEMPTS) and side.asked[-1] == ("gather", 0, ATTEMPTS)
         assert sorted(side.asked[1:-1]) == [("compute", part, 0) for part in range(7)]
         assert side.done == list(range(8)) and side.kept == set(range(7))
         assert len(set(side.scratch)) == 1
@@ -224,6 +230,7 @@ def test_parts_that_everybody_has_kept_are_not_run_again(tmp_path: Path) -> None
         assert {part for stage, part, _ in side.asked if stage == "compute"} == {0, 3, 4, 5}
         assert side.done[0] == 2 and side.done[-1] == 6
         assert [asked[0] for asked in side.asked].count("split") == 1
+        assert side.charged == 1  # the one it had kept and the other had not
 
 
 def test_if_all_is_there_only_the_gathering_is_left(tmp_path: Path) -> None:

@@ -262,8 +262,10 @@ def test_nothing_of_sizes_is_shown_before_release(store: Store, job: Job) -> Non
             assert [(s.name, s.milliseconds, s.bytes) for s in view.stages] == [("compute", 1200, 0), ("gate", 0, 0)]
             assert view.fee is None and "4711" not in repr(view) and "987" not in repr(view)
         record.move(conn, JOB, State.RELEASED)
-        shown = record.view(conn, JOB)
-    assert [(s.name, s.milliseconds, s.bytes) for s in shown.stages] == [("compute", 1234, 987_654)]
+        shown, in_full = record.view(conn, JOB), record.view(conn, JOB, in_full=True)
+    # Bytes between parties follow the number of rows: to one digit for the submitter, exact for the operator.
+    assert [(s.name, s.milliseconds, s.bytes) for s in shown.stages] == [("compute", 1234, 1_000_000)]
+    assert [(s.name, s.milliseconds, s.bytes) for s in in_full.stages] == [("compute", 1234, 987_654)]
     assert shown.fee == Fee(4711, "471.10", 3)
 
 

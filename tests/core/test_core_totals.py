@@ -142,7 +142,7 @@ def test_over_three_nobody_needs_to_accept_that() -> None:
         ({"groups": ("district",)}, "no dimension 'district'"),
         ({"groups": ("city", "city")}, "named twice"),
         ({"measures": (replace(INCOME, column="rent"),)}, "no range for 'rent'"),
-        ({"measures": (INCOME, replace(INCOME, name="m", statistic=Statistic.MEAN))}, "a sum and a mean"),
+        ({"measures": (INCOME, replace(INCOME, name="m", statistic=Statistic.MEAN))}, "two of sum, mean and variance"),
         ({"datasets": ()}, "either datasets or an alignment"),
         ({"alignment": "cd" * 16}, "either datasets or an alignment"),
         ({"datasets": (LEFT,)}, "two contributors or more"),
@@ -337,7 +337,7 @@ def test_three_are_aligned_and_nothing_else() -> None:
         ({"measures": (LATE,)}, "psi.measures"),
         ({"columns": ("city",)}, "psi.columns"),
         ({"output": PsiOutput.SUMS}, "psi.measures"),
-        ({"output": PsiOutput.SUMS, "measures": (LATE, LATE_SUM)}, "a sum and a mean"),
+        ({"output": PsiOutput.SUMS, "measures": (LATE, LATE_SUM)}, "two of sum, mean and variance"),
         ({"output": PsiOutput.SUMS, "measures": (replace(LATE, column="city"),)}, "no range for 'city'"),
         ({"output": PsiOutput.JOINED}, "psi.columns"),
         ({"output": PsiOutput.JOINED, "columns": ("id",)}, "the key's"),
@@ -397,7 +397,7 @@ def test_where_national_algorithms_are_demanded_nothing_else_runs(output: PsiOut
     national = {name for name in ABLE[output] if name.endswith("sm2")}
     assert plan_of(intersect(output), at).engine in national
     for name in ABLE[output] - national:
-        with pytest.raises(PartyFailed, match="does not allow the proposed engine"):
+        with pytest.raises(PolicyRefused, match="demands national algorithms"):
             plan_of(intersect(output), at, Choices("bank", name))
     for engine in (PsiEngine.RR22, PsiEngine.ECDH_X25519):
         if ENGINE_NAMES[engine] in ABLE[output]:

@@ -224,7 +224,7 @@ def test_a_message_above_eight_mebibytes_is_refused_unread() -> None:
         wire.decode(JobSpec, bytes(wire.MAX_MESSAGE + 1))
 
 
-@given(st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=5))
+@given(st.lists(st.integers(-wire.MAX_INTEGER, wire.MAX_INTEGER), max_size=5))
 def test_bounds_of_numbers_keep_their_sign(edges: list[int]) -> None:
     dimension = Dimension("band", "balance", (), tuple(edges), 2)
     assert parse(Dimension, wire.encode(dimension)) == dimension

@@ -31,7 +31,7 @@ MEMBER = Dimension("member", "member", ("true", "false"))
 DIMENSIONS = (AGE, BALANCE, CITY, MEMBER)
 RANGES = (
     MeasureRange("income", -100_000, 10_000_000, 2),
-    MeasureRange("age", 0, 150),
+    MeasureRange("age", 0, 15_000, 2),
     MeasureRange("member", 0, 1),
     MeasureRange("weight", 0, 1000, 3),
     MeasureRange("wide", -MOST + 1, MOST - 1),
@@ -281,16 +281,17 @@ def test_every_statistic_is_what_pandas_says() -> None:
             "weight": decimals(*(Decimal(n) / 1000 for n in frame["weight"])),
         }
     )
-    made = shape(
-        ("city",),
+    asked = [
         Measure("mean_age", Statistic.MEAN, "age"),
         Measure("incomes", Statistic.COUNT, "income"),
         Measure("income", Statistic.SUM, "income"),
-        Measure("spread", Statistic.VARIANCE, "income"),
         Measure("weighted", Statistic.WEIGHTED_SUM, "income", "weight"),
         Measure("ages", Statistic.HISTOGRAM, "age_band"),
-    )
+    ]
+    made = shape(("city",), *asked)
     found = totals(made, table).to_pandas().set_index("city")
+    spread = totals(shape(("city",), Measure("spread", Statistic.VARIANCE, "income")), table).to_pandas()
+    spread = spread.set_index("city")["spread"]
     frame = frame[frame["city"] != "west"]
     income = (frame["income"] / 100).where(~frame["missing"])
     expected = frame.groupby("city").size()
@@ -299,9 +300,9 @@ def test_every_statistic_is_what_pandas_says() -> None:
         row = found.loc[city]
         own = frame[frame["city"] == city]
         assert row["rows"] == expected[city] and row["incomes"] == grouped.count()[city]
-        assert row["mean_age"] == pytest.approx(own["age"].mean(), abs=0.5e-3)
+        assert row["mean_age"] == pytest.approx(own["age"].mean(), abs=0.5e-2)
         assert row["income"] == pytest.approx(grouped.sum()[city], abs=1e-6)
-        assert row["spread"] == pytest.approx(grouped.var()[city], rel=1e-12)
+        assert spread[city] == pytest.approx(grouped.var()[city], rel=1e-9)
         both = (income * frame["weight"] / 1000)[frame["city"] == city].sum()
         assert row["weighted"] == pytest.approx(both, rel=1e-12)
         bands = np.histogram(own["age"], [-1, 18, 30, 65, 1000])[0].tolist()
@@ -313,20 +314,32 @@ def test_every_statistic_is_what_pandas_says() -> None:
 @settings(max_examples=50, deadline=None)
 def test_means_and_variances_are_the_exact_ones_rounded(cents: list[int]) -> None:
     table = pa.table({"income": decimals(*(Decimal(n) / 100 for n in cents))})
-    made = shape((), Measure("m", Statistic.MEAN, "income"), Measure("v", Statistic.VARIANCE, "income"))
-    (row,) = totals(made, table).to_pylist()
+    mean, variance = Measure("m", Statistic.MEAN, "income"), Measure("v", Statistic.VARIANCE, "income")
+    ((one,), (other,)) = (totals(shape((), measure), table).to_pylist() for measure in (mean, variance))
     count, total = len(cents), Fraction(sum(cents), 100)
-    assert row["rows"] == count
+    assert one["rows"] == other["rows"] == count
     if count < 1:
-        assert row["m"] is None
+        assert one["m"] is None
     else:
-        assert abs(Fraction(row["m"]) - total / count) <= Fraction(1, 10**5)
+        assert abs(Fraction(one["m"]) - total / count) <= Fraction(1, 200) + Fraction(1, 10**9)
     if count < 2:
-        assert row["v"] is None
+        assert other["v"] is None
     else:
         exact = (sum(Fraction(n, 100) ** 2 for n in cents) - total**2 / count) / (count - 1)
-        assert abs(Fraction(row["v"]) - exact) <= Fraction(1, 10**7) + abs(exact) / 2**50
-    assert cells.result_places(made) == {"m": 5, "v": 7}
+        assert abs(Fraction(other["v"]) - exact) <= Fraction(1, 20_000) + abs(exact) / 2**50
+    assert cells.result_places(shape((), mean)) == {"m": 2} and cells.result_places(shape((), variance)) == {"v": 4}
+
+
+def test_a_total_that_a_float_would_not_hold_exactly_is_not_given() -> None:
+    sums = Measure("s", Statistic.SUM, "wide")
+    for value, fits in (((1 << 53) - 1, True), (1 << 53, False), (-(1 << 53), False), (1 - (1 << 53), True)):
+        table = pa.table({"wide": pa.array([value], pa.int64())})
+        if fits:
+            assert totals(shape((), sums), table)["s"].to_pylist() == [float(value)]
+            continue
+        with pytest.raises(WrongState, match="too large to be given exactly") as refusal:
+            totals(shape((), sums), table)
+        assert str(1 << 53) not in f"{refusal.value}{refusal.value.hint}"
 
 
 def test_places_are_as_many_as_the_columns_have() -> None:
@@ -338,7 +351,7 @@ def test_places_are_as_many_as_the_columns_have() -> None:
         Measure("n", Statistic.COUNT, "age"),
         Measure("h", Statistic.HISTOGRAM, "member"),
     )
-    assert cells.result_places(made) == {"s": 2, "w": 5, "a": 3}
+    assert cells.result_places(made) == {"s": 2, "w": 5, "a": 2}
     assert cells.result_columns(made) == {
         "rows": True,
         "s": False,
@@ -365,7 +378,9 @@ SUM = Measure("s", Statistic.SUM, "income")
         ((), (SUM, Measure("s", Statistic.MEAN, "age")), "the same name"),
         ((), (Measure("h", Statistic.HISTOGRAM, "member"), replace(SUM, name="h: true")), "the same name"),
         (("city",), (Measure("h", Statistic.HISTOGRAM, "district"),), "no dimension 'district'"),
-        ((), (SUM, Measure("m", Statistic.MEAN, "income")), "a sum and a mean of 'income'"),
+        ((), (SUM, Measure("m", Statistic.MEAN, "income")), "two of sum, mean and variance of 'income'"),
+        ((), (SUM, Measure("v", Statistic.VARIANCE, "income")), "two of sum, mean and variance of 'income'"),
+        ((), (SUM, Measure("again", Statistic.SUM, "income")), "two of sum, mean and variance of 'income'"),
         ((), (Measure("s", Statistic.SUM, "balance"),), "no range for 'balance'"),
         ((), (Measure("w", Statistic.WEIGHTED_SUM, "income", "city"),), "no range for 'city'"),
         ((), (Measure("w", Statistic.WEIGHTED_SUM, "income"),), "a weight goes with"),
@@ -382,9 +397,13 @@ def test_a_job_that_the_scenario_does_not_carry_is_refused(groups: Any, measures
 
 
 def test_a_sum_and_a_mean_of_different_columns_tell_nothing_together() -> None:
-    made = shape((), SUM, Measure("m", Statistic.MEAN, "age"), Measure("v", Statistic.VARIANCE, "income"))
+    made = shape((), SUM, Measure("m", Statistic.MEAN, "age"), Measure("n", Statistic.COUNT, "income"))
     assert made.counts == 3 and made.measure_columns == ("income", "age")
-    assert made.bounds == ((-100_000, 10_000_000), (0, 150), (-100_000, 10_000_000), (0, 10_000_000**2))
+    assert made.bounds == ((-100_000, 10_000_000), (0, 15_000))
+    assert shape((), Measure("v", Statistic.VARIANCE, "income")).bounds == (
+        (-100_000, 10_000_000),
+        (0, 10_000_000**2),
+    )
 
 
 def test_bounds_of_a_weighted_sum_are_the_corners() -> None:
@@ -399,6 +418,55 @@ def test_more_groups_than_a_table_may_have_are_refused() -> None:
     many = tuple(Dimension(name, "age", (), tuple(range(1, 101))) for name in ("a", "b"))
     with pytest.raises(InvalidSpec, match="the groups are 10201"):
         cells.shape(("a", "b"), (SUM,), replace(HELD, dimensions=many))
+
+
+def test_more_numbers_than_a_message_may_carry_are_refused() -> None:
+    many = tuple(Dimension(name, "age", (), tuple(range(1, 91))) for name in ("a", "b"))
+    held = replace(HELD, dimensions=many)
+    counts = tuple(Measure(f"n{n}", Statistic.COUNT, "age") for n in range(11))
+    assert cells.shape(("a", "b"), counts[:10], held).cells == 8281
+    with pytest.raises(InvalidSpec, match="more than 100000 numbers"):
+        cells.shape(("a", "b"), (*counts, Measure("h", Statistic.HISTOGRAM, "a")), held)
+
+
+# --- who is left out ------------------------------------------------------------------------------------------------
+
+
+def test_rows_left_out_are_counted_in_every_way_there_is() -> None:
+    """Two tables of which one has a dimension more differ by exactly these."""
+    table = pa.table(
+        {"city": ["north", "west", "west", None, "Beijing", "上海"], "member": [True, True, None, None, False, None]}
+    )
+    made = shape(("city", "member"), Measure("n", Statistic.COUNT, "age"))
+    assert made.cells == 6 and made.rest == 4 * 3 - 6
+    rest = dict(zip(REST, cells.rest_counts(table, (CITY, MEMBER)), strict=True))
+    assert rest == {
+        ("Beijing", None): 0,
+        ("上海", None): 1,
+        ("north", None): 0,
+        (None, "true"): 1,
+        (None, "false"): 0,
+        (None, None): 2,
+    }
+    assert cells.rest_counts(table, ()) == [] and shape((), Measure("n", Statistic.COUNT, "age")).rest == 0
+    assert cells.rest_counts(table, (CITY,)) == [3]
+
+
+REST = [("Beijing", None), ("上海", None), ("north", None), (None, "true"), (None, "false"), (None, None)]
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_every_row_is_in_a_cell_or_left_out_once(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(0, 30))
+    texts = st.lists(st.sampled_from([*CITY.values, "west", None]), min_size=rows, max_size=rows)
+    ages = st.lists(st.one_of(st.none(), st.integers(0, 99)), min_size=rows, max_size=rows)
+    table = pa.table({"city": pa.array(data.draw(texts), pa.string()), "age": pa.array(data.draw(ages), pa.int64())})
+    dimensions = tuple(data.draw(st.permutations([CITY, AGE]))[: data.draw(st.integers(0, 2))])
+    made = cells.shape(tuple(one.name for one in dimensions), (Measure("n", Statistic.COUNT, "age"),), HELD)
+    listed = cells.grouped_counts(cells.group_codes(table, dimensions), np.ones(rows, np.bool_), made.cells)
+    rest = cells.rest_counts(table, dimensions)
+    assert len(rest) == made.rest and sum(listed) + sum(rest) == rows
 
 
 @pytest.mark.parametrize(
@@ -442,15 +510,21 @@ def test_those_of_these_tests_make_sense() -> None:
 
 def test_numbers_of_rows_travel_whole_or_not_at_all() -> None:
     made = shape(("member",), SUM, Measure("h", Statistic.HISTOGRAM, "member"))
-    counted = Counted(np.array([5, 7]), np.array([[4, 7], [5, 0], [0, 7]]))
+    counted = Counted(np.array([5, 7]), np.array([[4, 7], [5, 0], [0, 6]]), np.array([3]))
     content = counted.to_bytes()
     again = Counted.from_bytes(content, made)
-    assert again.rows.tolist() == [5, 7] and again.measured.tolist() == counted.measured.tolist()
-    assert counted.gate_inputs() == {
+    assert [one.tolist() for one in (again.rows, again.measured, again.rest)] == [
+        [5, 7],
+        [[4, 7], [5, 0], [0, 6]],
+        [3],
+    ]
+    assert counted.gate_inputs(made) == {
         "rows": 12,
-        **{"group.0": 5, "group.1": 7},
-        **{"group.0.0": 4, "group.1.0": 7, "group.0.1": 5, "group.1.1": 0, "group.0.2": 0, "group.1.2": 7},
+        **{"group.0": 5, "group.1": 7, "rest.0": 3},
+        **{"group.0.0.0": 4, "group.1.0.0": 7, "rest.0.0": 1, "rest.1.0": 0},
+        **{"group.0.1.0": 5, "group.1.1.0": 0, "group.0.1.1": 0, "group.1.1.1": 6, "rest.0.1": 0, "rest.1.1": 1},
     }
     for other in (content[:-8], content + bytes(8), content[:-1], b""):
-        with pytest.raises(ProtocolFailed, match="other groups"):
-            Counted.from_bytes(other, made)
+        with pytest.raises(ProtocolFailed, match="other groups") as refusal:
+            Counted.from_bytes(other, made, "bank", "reveal")
+        assert (refusal.value.party, refusal.value.stage) == ("bank", "reveal")

@@ -24,7 +24,7 @@ from sandbox.errors import (
     SandboxError,
     WrongState,
 )
-from sandbox.kinds import aggregate, cells, crosswise
+from sandbox.kinds import aggregate, cells, crosswise, sealed
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
 
 BANK, OPERATOR = ("income", "branch", "bad"), ("late", "util", "city")
@@ -37,21 +37,22 @@ DIMENSIONS = (
 )
 RANGES = (
     MeasureRange("income", 0, 10_000),
-    MeasureRange("bad", 0, 1),
+    MeasureRange("bad", 0, 10_000, 4),
     MeasureRange("late", 0, 9),
-    MeasureRange("util", -5, 100),
+    MeasureRange("util", -500, 10_000, 2),
 )
 HELD = scenario([BANK, OPERATOR], DIMENSIONS, RANGES)
 DEFAULTS, INCOME = Measure("defaults", Statistic.MEAN, "bad"), Measure("income", Statistic.SUM, "income")
 SPREAD, LATE = Measure("spread", Statistic.VARIANCE, "income"), Measure("late", Statistic.SUM, "late")
 USE, LATES = Measure("use", Statistic.MEAN, "util"), Measure("lates", Statistic.HISTOGRAM, "late_band")
+INCOMES = Measure("incomes", Statistic.HISTOGRAM, "income_band")
 KNOWN = Measure("known", Statistic.COUNT, "late")
 WEIGHED = Measure("weighed", Statistic.WEIGHTED_SUM, "income", "bad")
 
 
-def tables(seed: int, rows: int = 90) -> tuple[pa.Table, pa.Table]:
+def tables(seed: int, rows: int = 90, missing: float = 0.0) -> tuple[pa.Table, pa.Table]:
     random = np.random.default_rng(seed)
-    gone = random.random(rows) < 0.15
+    gone = random.random(rows) < missing
     bank = {
         "id": [f"p{n}" for n in range(rows)],
         "income": pa.array(random.integers(0, 10_001, rows), pa.int64(), mask=gone),
@@ -60,15 +61,17 @@ def tables(seed: int, rows: int = 90) -> tuple[pa.Table, pa.Table]:
     }
     operator = {
         "id": [f"p{n}" for n in range(rows // 3, rows + rows // 3)],
-        "late": pa.array(random.integers(0, 10, rows), pa.int64(), mask=random.random(rows) < 0.1),
+        "late": pa.array(random.integers(0, 10, rows), pa.int64(), mask=random.random(rows) < missing),
         "util": pa.array(random.integers(-5, 101, rows), pa.int64()),
         "city": random.choice(["a", "b", "c"], rows).tolist(),
     }
     return pa.table(bank), pa.table(operator)
 
 
-def ask(groups: tuple[str, ...], *measures: Measure, seed: int = 1, rows: int = 90, **options: Any) -> Room:
-    both = tables(seed, rows)
+def ask(
+    groups: tuple[str, ...], *measures: Measure, seed: int = 1, rows: int = 90, missing: float = 0.0, **options: Any
+) -> Room:
+    both = options.pop("both", None) or tables(seed, rows, missing)
     ids = [one["id"].to_pylist() for one in both]
     shared = [name for name in ids[0] if name in set(ids[1])]
     np.random.default_rng(seed).shuffle(shared)
@@ -108,44 +111,57 @@ def expected(asked: Room) -> pa.Table:
     )
 
 
-CASES: list[tuple[str, tuple[str, ...], tuple[Measure, ...]]] = [
-    ("groups left, measures right", ("branch",), (LATE, USE)),
-    ("groups right, measures left", ("util_band",), (DEFAULTS, INCOME, SPREAD)),
-    ("two dimensions of one side", ("city", "util_band"), (DEFAULTS,)),
-    ("own measures between the others", ("util_band",), (LATE, DEFAULTS, USE, INCOME, KNOWN)),
-    ("bands of the other side", ("branch",), (LATES, KNOWN)),
-    ("bands of both", ("city",), (LATES, Measure("incomes", Statistic.HISTOGRAM, "income_band"))),
-    ("only counts of the other side", ("branch",), (KNOWN,)),
-    ("a weighted sum of the other side", ("city",), (WEIGHED,)),
-    ("no groups", (), (DEFAULTS, LATE)),
-    ("no groups, measures of one side", (), (LATE, USE)),
-]
+CASES: dict[str, tuple[tuple[str, ...], tuple[Measure, ...]]] = {
+    "groups left, measures right": (("branch",), (LATE, USE)),
+    "groups right, measures left": (("util_band",), (DEFAULTS, INCOME)),
+    "variance": (("util_band",), (SPREAD, DEFAULTS)),
+    "two dimensions of one side": (("city", "util_band"), (DEFAULTS,)),
+    "own measures between the others": (("util_band",), (LATE, DEFAULTS, USE, INCOME, KNOWN)),
+    "own bands beside the others": (("city",), (LATES, INCOME)),
+    "only counts of the other side": (("branch",), (KNOWN,)),
+    "a weighted sum of the other side": (("city",), (WEIGHED,)),
+    "no groups": ((), (DEFAULTS, LATE)),
+    "no groups, measures of one side": ((), (LATE, USE)),
+}
 
 
 @pytest.mark.parametrize("recipient", ["bank", "operator"])
-@pytest.mark.parametrize(("groups", "measures"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_the_table_is_the_one_of_the_join(groups: Any, measures: Any, recipient: str) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_the_table_is_the_one_of_the_join(case: str, recipient: str) -> None:
+    groups, measures = CASES[case]
     asked = ask(groups, *measures, held={"recipient": replace(HELD.recipient, node_id=recipient)})
     assert asked.exact().equals(expected(asked))
 
 
+def test_rows_without_a_value_do_not_count() -> None:
+    for groups, measures in (((), (INCOME, KNOWN)), (("branch",), (LATE, USE)), (("util_band",), (LATE, INCOME))):
+        asked = ask(groups, *measures, missing=0.04, rows=200)
+        assert asked.exact().equals(expected(asked))
+        whole = joined(asked)
+        assert whole["late"].null_count and whole["income"].null_count
+
+
 def test_a_row_longer_than_a_plaintext_takes_several(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crosswise, "BATCH", 7)  # and several messages
-    wide = MeasureRange("income", -(1 << 30), 1 << 30)
-    many = tuple(Measure(f"v{n}", Statistic.VARIANCE, "income") for n in range(16))
-    asked = ask(("city",), *many, held={"measures": (wide, *RANGES[1:])}, rows=30)
-    sent = asked_parts(asked)
-    assert asked.exact().equals(expected(asked))
+    columns = tuple(f"c{n}" for n in range(16))
+    many = tuple(Measure(f"v{n}", Statistic.VARIANCE, column) for n, column in enumerate(columns))
+    bank, operator = HELD.datasets
+    random = np.random.default_rng(4)
+    both = list(tables(1, 30))
+    for column in columns:
+        both[0] = both[0].append_column(column, pa.array(random.integers(-(1 << 30), 1 << 30, 30), pa.int64()))
+    held = {
+        "measures": tuple(MeasureRange(column, -(1 << 30), 1 << 30) for column in columns),
+        "datasets": (replace(bank, fields=columns), operator),
+    }
+    asked = ask(("city",), *many, both=tuple(both), held=held)
     shared = len(asked.artefacts["bank", EARLIER, "alignment"]) // 8
-    messages = asked.heard("operator", "cipher")
-    assert sent > 1 and sum(map(len, messages)) == shared * sent * 512 and len(messages) == -(-shared // 7)
-
-
-def asked_parts(asked: Room) -> int:
-    from sandbox.kinds import sealed
-
     spec: Any = asked.spec.kind
-    return sealed.row_layout(cells.shape(spec.groups, spec.measures, asked.scenario), 20, 2048).parts
+    parts = sealed.row_layout(cells.shape(spec.groups, spec.measures, asked.scenario), shared, 2048).parts
+    assert parts > 1
+    monkeypatch.setattr(crosswise, "MESSAGE", 7 * parts * 512)  # and several messages
+    assert asked.exact().equals(expected(asked))
+    messages = asked.heard("operator", "cipher")
+    assert sum(map(len, messages)) == shared * parts * 512 and len(messages) == -(-shared // 7) > 1
 
 
 def test_a_long_key() -> None:
@@ -181,6 +197,8 @@ def test_what_leaves_has_the_declared_form() -> None:
         (("branch", "city"), (DEFAULTS,), "one side holds all groups"),
         (("branch",), (DEFAULTS, INCOME), "one side holds all groups"),
         (("city",), (replace(WEIGHED, weight="late"),), "one side holds all groups"),
+        (("branch",), (LATES,), "cannot be judged before it is opened"),
+        (("city",), (LATE, INCOMES), "cannot be judged before it is opened"),
     ],
 )
 def test_a_job_that_cannot_be_shared_out_is_refused(groups: Any, measures: Any, told: str) -> None:
@@ -201,6 +219,13 @@ def test_each_side_brings_only_the_columns_that_are_its_part() -> None:
     assert aggregate.KIND.key_holder(asked.plan, asked.spec, asked.scenario) == "operator"
     told = aggregate.KIND.reveals(asked.spec, asked.plan.parties, asked.scenario, "paillier")
     assert [reveal.party for reveal in told] == ["bank", "operator", "recipient"]
+
+
+def test_a_column_of_both_is_no_one_s_measure() -> None:
+    bank, operator = HELD.datasets
+    held = {"datasets": (replace(bank, fields=(*bank.fields, "late")), operator)}
+    with pytest.raises(InvalidSpec, match="both sides have its columns"):
+        ask(("branch",), LATE, held=held)
 
 
 def test_a_label_may_be_added_up_and_grouped_by() -> None:
@@ -226,7 +251,7 @@ def test_the_group_side_sees_ciphertexts_and_the_measure_side_numbers_of_rows() 
         }
         (counts,) = asked.heard("bank", "counts")
         told = expected(asked)
-        assert np.frombuffer(counts, "<i8").tolist() == told["rows"].to_pylist()  # not of the operator's own measures
+        assert np.frombuffer(counts, "<i8").tolist() == [*told["rows"].to_pylist(), 0]  # and nobody was left out
         ciphers = b"".join(asked.heard("operator", "cipher"))
         units = [ciphers[at : at + 512] for at in range(0, len(ciphers), 512)]
         assert len(set(units)) == len(units)  # equal rows do not show
@@ -262,28 +287,63 @@ def test_before_the_grants_neither_side_has_both_shares() -> None:
 # --- too few --------------------------------------------------------------------------------------------------------
 
 
+def withheld(asked: Room, reason: str) -> None:
+    raw = asked.compute()
+    with pytest.raises(OutputWithheld, match=reason) as refusal:
+        asked.reveal(raw)
+    assert (refusal.value.tell, refusal.value.stage) == (OutputWithheld.public, "gate")
+    assert not [m for m in asked.said if m.label == "share"]
+    assert ("bank", JOB, "totals") not in asked.artefacts
+
+
+def at_least(minimum: int) -> dict[str, Any]:
+    return {"outputs": tuple(replace(rule, min_group=minimum) for rule in HELD.outputs)}
+
+
 def test_too_few_in_a_group_withholds_and_no_share_moves() -> None:
     smallest = min(expected(ask(("util_band",), DEFAULTS))["rows"].to_pylist())
-    rules = [replace(rule, min_group=smallest + 1) for rule in HELD.outputs]
-    asked = ask(("util_band",), DEFAULTS, held={"outputs": tuple(rules)})
+    assert ask(("util_band",), DEFAULTS, held=at_least(smallest)).run()
+    withheld(ask(("util_band",), DEFAULTS, held=at_least(smallest + 1)), "is below")
+
+
+def listed(missing: float = 0.0, elsewhere: tuple[int, ...] = ()) -> tuple[pa.Table, pa.Table]:
+    """Everybody is in a branch that is listed, but for some rows."""
+    bank, operator = tables(1, missing=missing)
+    names = [name.replace("other", "x") for name in bank["branch"].to_pylist()]
+    names = ["other" if row in elsewhere else name for row, name in enumerate(names)]
+    return bank.set_column(2, "branch", pa.array(names)), operator
+
+
+def test_a_few_in_no_group_withhold_at_both() -> None:
+    both = listed(elsewhere=(31, 32, 33))
+    assert ask(("branch",), LATE, both=both, held=at_least(3)).run()
+    raw = ask(("branch",), LATE, both=both, held=at_least(4)).compute()
+    assert {party: numbers.gate_inputs["rest.0"] for party, numbers in raw.items()} == {"bank": 3, "operator": 3}
+    withheld(ask(("branch",), LATE, both=both, held=at_least(4)), "rest.0 is above 0 and below 4")
+
+
+def test_the_side_of_the_measures_judges_the_least_there_can_be() -> None:
+    """In how many rows of which group a value is missing, nobody knows before it is opened."""
+    both = listed(missing=0.1)
+    asked = ask(("branch",), LATE, KNOWN, both=both)
+    gone, smallest = joined(asked)["late"].null_count, min(expected(asked)["rows"].to_pylist())
+    assert 0 < gone < smallest
     raw = asked.compute()
-    with pytest.raises(OutputWithheld):
-        asked.reveal(raw)
-    assert not [m for m in asked.said if m.label == "share"]
-    enough = [replace(rule, min_group=smallest) for rule in HELD.outputs]
-    assert ask(("util_band",), DEFAULTS, held={"outputs": tuple(enough)}).run()
+    judged = {name: count for name, count in raw["operator"].gate_inputs.items() if name.startswith("group.sealed")}
+    assert judged == {"group.sealed.0": smallest - gone, "group.sealed.1": smallest - gone}
+    assert not [name for name in raw["bank"].gate_inputs if "sealed" in name]
+    withheld(ask(("branch",), LATE, KNOWN, both=both, held=at_least(smallest - gone + 1)), "sealed.0 is below")
 
 
-def test_too_few_with_a_value_of_the_sealed_column_withholds_at_the_last_step() -> None:
-    """Only the table itself shows in how many shared rows the other side's column is there."""
-    asked = ask(("branch",), LATE, KNOWN)
-    table = expected(asked)
-    known, rows = min(table["known"].to_pylist()), min(table["rows"].to_pylist())
-    assert known < rows
-    rules = tuple(replace(rule, min_group=known + 1) for rule in HELD.outputs)
-    asked = ask(("branch",), LATE, KNOWN, held={"outputs": rules})
+def test_what_only_the_opened_table_shows_is_judged_once_more() -> None:
+    """A few rows of a group lack the sealed column: a table without it would differ by these people."""
+    both = listed(missing=0.1)
+    table = expected(ask(("branch",), KNOWN, both=both))
+    lacking = [n - known for n, known in zip(table["rows"].to_pylist(), table["known"].to_pylist(), strict=True)]
+    assert min(lacking) > 0
+    asked = ask(("branch",), LATE, both=both, held=at_least(min(lacking) + 1))
     raw = asked.reveal(asked.compute())
-    with pytest.raises(OutputWithheld):
+    with pytest.raises(OutputWithheld, match="above 0 and below"):
         asked.release(raw)
 
 
@@ -309,8 +369,9 @@ ABUSE: list[tuple[str, Any, type[SandboxError], str]] = [
     ("a batch twice", on("cipher", lambda m: (m, m)), ProtocolFailed, "bank"),
     ("no key", on("key", spoilt(lambda b: b[:-1])), ProtocolFailed, "bank"),
     ("another key", on("key", spoilt(lambda b: paillier(3072).public.to_bytes())), PartyFailed, "bank"),
-    ("more rows than are shared", on("counts", spoilt(lambda b: numbers(1000, 1, 1))), ProtocolFailed, "operator"),
-    ("rows below none", on("counts", spoilt(lambda b: numbers(-5, 10, 10))), ProtocolFailed, "operator"),
+    ("more rows than are shared", on("counts", spoilt(lambda b: numbers(1000, 1, 1, 0))), ProtocolFailed, "operator"),
+    ("fewer rows than are shared", on("counts", spoilt(lambda b: numbers(1, 1, 1, 0))), ProtocolFailed, "operator"),
+    ("rows below none", on("counts", spoilt(lambda b: numbers(-5, 30, 30, 5))), ProtocolFailed, "operator"),
     ("numbers of other groups", on("counts", spoilt(lambda b: b[:-8])), ProtocolFailed, "operator"),
     ("numbers twice", on("counts", lambda m: (m, m)), ProtocolFailed, "operator"),
     ("no ciphertexts back", on("masked", spoilt(lambda b: b"")), ProtocolFailed, "operator"),
@@ -346,6 +407,8 @@ def share_with(**changes: Any) -> Callable[[bytes], bytes]:
         share_with(sums=[]),
         share_with(sums=[["1"]]),
         share_with(sums=[["1", "2", "x"]]),
+        share_with(sums=[["1", "2", "1000000"]]),
+        share_with(sums=[["-1", "2", "3"]]),
         lambda b: json.dumps({"counts": json.loads(b)["counts"]}).encode(),
     ],
 )
@@ -364,7 +427,7 @@ def test_other_numbers_of_rows_in_the_share_than_were_judged_are_refused() -> No
     asked = ask(("util_band",), DEFAULTS)
     raw = asked.compute()
     told = np.frombuffer(asked.heard("bank", "counts")[0], "<i8")
-    other = (told + np.array([1, -1, 0])).astype("<i8").tobytes().hex()
+    other = (told + np.array([1, -1, 0, 0])).astype("<i8").tobytes().hex()
     asked.change = on("share", spoilt(share_with(counts=other)))
     with pytest.raises(ProtocolFailed) as refusal:
         asked.reveal(raw)
@@ -390,7 +453,8 @@ def test_a_side_that_does_not_come_is_named(here: str, away: str) -> None:
 
 
 def test_a_value_outside_its_range_ends_it_without_a_ciphertext() -> None:
-    asked = ask(("branch",), LATE, held={"measures": (*RANGES[:2], MeasureRange("late", 0, 8), RANGES[3])})
+    late = MeasureRange("late", 0, 8)
+    asked = ask(("branch",), LATE, held={"measures": (*RANGES[:2], late, RANGES[3])})
     with pytest.raises(WrongState, match="'late' is outside"):
         asked.compute()
     assert not asked.said

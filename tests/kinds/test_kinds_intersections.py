@@ -531,7 +531,7 @@ def test_a_share_of_another_run_opens_nothing() -> None:
         ({"measures": (LATE,)}, "psi.measures go with"),
         ({"output": PsiOutput.SUMS}, "psi.measures go with"),
         ({"output": PsiOutput.SUMS, "measures": (replace(LATE, statistic=Statistic.COUNT),)}, "sums and means"),
-        ({"output": SUMS, "measures": (LATE, replace(OWED, column="late"))}, "a sum and a mean"),
+        ({"output": SUMS, "measures": (LATE, replace(OWED, column="late"))}, "two of sum, mean and variance"),
         ({"output": PsiOutput.SUMS, "measures": (replace(LATE, column="city"),)}, "no range for 'city'"),
         ({"columns": ("city",)}, "psi.columns"),
         ({"output": PsiOutput.JOINED}, "psi.columns"),
