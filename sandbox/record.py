@@ -207,7 +207,7 @@ def mine(conn: Connection, submitter: str, after: str, limit: int) -> list[str]:
 
 
 def view(conn: Connection, job_id: str, stage_now: str = "", in_full: bool = False) -> JobView:
-    """Return a job as its submitter may see it: before release no sizes, and durations only roughly; then sizes roughly.
+    """Return a job as its submitter may see it: before release no sizes, durations roughly; then sizes roughly.
 
     The bytes between parties follow the number of rows, which leaves rounded: exact ones are for the operator only.
     """

@@ -338,7 +338,7 @@ def _places(one: Wanted) -> int:
 def _refuse_telling_pairs(measures: Sequence[Measure]) -> None:
     telling = (Statistic.SUM, Statistic.MEAN, Statistic.VARIANCE)
     for column in {measure.column for measure in measures}:
-        asked = [measure for measure in measures if measure.column == column and measure.statistic in telling]
+        asked = {measure.statistic for measure in measures if measure.column == column and measure.statistic in telling}
         if len(asked) > 1:
             raise InvalidSpec(
                 tell=f"two of sum, mean and variance of {column!r} in one table would tell the exact number of rows",

@@ -379,7 +379,7 @@ def test_numbers_that_do_not_add_up_end_it_though_of_many_nobody_can_say_whose_t
 
 def test_a_person_counted_twice_or_not_at_all_does_not_add_up() -> None:
     def one_more(body: bytes) -> bytes:
-        return (np.frombuffer(body, "<u8") + np.eye(1, len(body) // 8, dtype=np.uint64)[0]).tobytes()
+        return bytes((np.frombuffer(body, "<u8") + np.eye(1, len(body) // 8, dtype=np.uint64)[0]).tobytes())
 
     change = on("counts", "witness", "bank", spoilt(one_more))
     with pytest.raises(ProtocolFailed, match="do not add up"):
