@@ -10,8 +10,7 @@
 
 Both sides of a peer share this machine's cores, as our two nodes do.
 The ``spu`` library hangs in its first exchange now and then where there is no barrier, and the bare script has none:
-such a run is ended after the time that ``PEERS`` allows, counted, and made again. It does not count in the peer's time.
-A run that is merely slow, on a machine far too busy, is ended too and counts as hung: that is to the peer's advantage.
+a run that does nothing for ``IDLE_S`` is ended, counted, and made again. It does not count in the peer's time.
 """
 
 from __future__ import annotations
@@ -21,14 +20,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.memory import cpu_seconds
+
 HERE: Final = Path(__file__).parent
 TRIES: Final = 3
-START_S: Final = 240.0
+START_S: Final = 600.0
+LOOK_S: Final = 2.0
+IDLE_S: Final = 40.0  # without a tenth of a second of CPU time
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +113,21 @@ def environment(name: str) -> Path | None:
 
 
 def _ended(line: list[str], seconds: float) -> str | None:
-    """Run a command and return what it printed; None if it hung."""
+    """Run a command and return what it printed; None if it hung: did nothing at all for a while, or took too long."""
     process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=HERE.parent)
-    try:
-        out, _ = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # a group of its own, with both sides in it
-        process.communicate()
-        return None
+    end, used, busy = time.monotonic() + seconds, 0.0, time.monotonic()
+    while True:
+        try:
+            out, _ = process.communicate(timeout=LOOK_S)
+            break
+        except subprocess.TimeoutExpired:
+            now, total = time.monotonic(), cpu_seconds(process.pid)
+            if total > used + 0.1:
+                used, busy = total, now
+            if now > end or now > busy + IDLE_S:
+                os.killpg(process.pid, signal.SIGKILL)  # a group of its own, with both sides in it
+                process.communicate()
+                return None
     if process.returncode:
         raise SystemExit(f"{' '.join(line[-5:])} ended with {process.returncode}")
     return out

@@ -11,6 +11,7 @@ Each node's log is co-signed by the next one's, that of the last by the first, u
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ ORGANISATIONS = {
 }
 WITNESSES = {"operator": "witness", "bank": "witness", "witness": "operator"}
 STOP_S = 20.0
+PORTS = range(20_000, 32_000)
 
 
 class LocalNodes:
@@ -85,7 +87,7 @@ class LocalNodes:
 
     def make(self) -> None:
         """Make the homes and have every node pin all others."""
-        ports = _free_ports(len(self.organisations))
+        ports = free_ports(len(self.organisations))
         for (name, organisation), port in zip(self.organisations.items(), ports, strict=True):
             self.cards[name] = init(
                 self.home(name),
@@ -168,14 +170,24 @@ class LocalNodes:
             self.stop(name)
 
 
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
+def free_ports(count: int) -> list[int]:
+    """Return ports on loopback that nobody listens on.
+
+    They are below those that the system gives to outgoing connections, which could take them before a node does.
+    """
+    probes: dict[int, socket.socket] = {}
     try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        while len(probes) < count:
+            port, probe = PORTS.start + secrets.randbelow(len(PORTS)), socket.socket()
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                probe.close()
+            else:
+                probes[port] = probe
+        return list(probes)
     finally:
-        for probe in probes:
+        for probe in probes.values():
             probe.close()
 
 

@@ -235,9 +235,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
         f"{result['auc_bank']:.3f} / {result['auc_joint']:.3f} / {result['auc_pooled']:.3f}",
     )
     for stage in result["stages"]:
-        table.add_row(
-            f"  {stage['name']}", f"{stage['seconds']:.2f} s, {stage['bytes'] / 2**20:.2f} MiB between parties"
-        )
+        table.add_row(f"  {stage['name']}", f"{stage['seconds']:.2f} s, about {_size(stage['bytes'])} between parties")
     table.add_row("engines", ", ".join(result[f"engine_{job}"] for job in ("psi", "train", "totals")))
     table.add_row("isolation", result["isolation"])
     table.add_row("one applicant", f"{result['applicant_points']} points in {result['applicant_ms']} ms")
@@ -258,3 +256,11 @@ def _print(console: Console, result: dict[str, Any]) -> None:
             f"{band['average_use_percent']:.1f} %",
         )
     console.print(bands)
+
+
+def _size(count: int) -> str:
+    """Return bytes with one digit: nodes tell no more, since exact ones follow the number of rows."""
+    for unit, name in ((10**6, "MB"), (10**3, "kB")):
+        if count >= unit:
+            return f"{float(f'{count / unit:.0e}'):.0f} {name}"
+    return f"{count} bytes"

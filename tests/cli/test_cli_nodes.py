@@ -82,9 +82,10 @@ name = "v_band"
 column = "v"
 edges = [2, 5]
 [[measures]]
-column = "v"
+column = "w"
 low = 0
 high = 6
+places = 2
 [[outputs]]
 kind = "psi"
 name = "aligned"
@@ -114,12 +115,12 @@ SUMS = """
 scenario = "${scenario}"
 [psi]
 left = { file = "bank.dataset.json" }
-right = { file = "operator.dataset.json" }
+right = { file = "weights.dataset.json" }
 output = "sums"
 [[psi.measures]]
 name = "average"
 statistic = "mean"
-column = "v"
+column = "w"
 """
 TOTALS = """
 scenario = "${scenario}"
@@ -128,8 +129,9 @@ alignment = "${alignment}"
 groups = ["v_band"]
 [[aggregate.measures]]
 statistic = "sum"
-column = "v"
+column = "w"
 """
+WEIGHTS = 'file = "weights.dataset.json"\nkey = ["id"]\nfields = ["w"]'
 SCHEMA = {
     "key": ["id"],
     "fields": [
@@ -347,8 +349,15 @@ def test_a_version_is_destroyed_with_a_receipt(story: Story, run: Any) -> None:
 
 @pytest.fixture(scope="module")
 def joint(story: Story, registered: dict[str, Any]) -> str:
-    """The same datasets under a scenario of sums and tables of totals."""
+    """The bank's dataset and another of the operator's, under a scenario of sums and tables of totals."""
+    rows = "".join(f"{name},{value}\n" for name, value in people("operator").items())
+    (story.folder / "weights.csv").write_text("id,w\n" + rows)
+    (story.folder / "weights.schema.json").write_text(json.dumps(SCHEMA).replace('"v"', '"w"'))
+    words = ("dataset", "register", story.folder / "weights.csv", "--schema", story.folder / "weights.schema.json")
+    entry = story("op-owner", *words, "--name", "weights")
+    (story.folder / "weights.dataset.json").write_text(json.dumps(entry))
     head = SCENARIO.replace('kinds = ["psi"]', JOINT.split("\n")[1]).replace('"overlap"', '"totals"')
+    head = head.replace('file = "operator.dataset.json"\nkey = ["id"]\nfields = ["v"]', WEIGHTS)
     outputs = head.index("[[outputs]]"), head.index("[quota]")
     tables = "\n".join(JOINT.split("\n")[2:])
     (story.folder / "joint.toml").write_text(head[: outputs[0]] + tables + head[outputs[1] :])
@@ -385,29 +394,30 @@ def test_a_mean_over_people_whom_nobody_names(story: Story, joint: str) -> None:
     theirs = people("operator")
     common = [theirs[name] for name in people("bank") if name in theirs]
     assert row["rows"] == len(common) == SHARED
-    assert row["average"] == pytest.approx(sum(common) / len(common), abs=1e-3)
+    assert row["average"] == pytest.approx(sum(common) / len(common), abs=0.0051)
     assert job["engine"] == "loads-sm2"
 
 
 def test_a_table_of_totals_over_an_alignment(story: Story, joint: str) -> None:
-    alignment = finished(story, "job.toml", f"scenario={joint}", "request=for-totals")["job_id"]
+    (story.folder / "align.toml").write_text(JOB.replace("operator.dataset.json", "weights.dataset.json"))
+    alignment = finished(story, "align.toml", f"scenario={joint}", "request=for-totals")["job_id"]
     job = finished(story, "totals.toml", f"scenario={joint}", f"alignment={alignment}")
     table = result(story, job, "totals")
-    assert list(table.columns) == ["v_band", "rows", "v_sum"]
+    assert list(table.columns) == ["v_band", "rows", "w_sum"]
     ours, theirs = people("bank"), people("operator")
     for row in table.to_dict("records"):
         band = {"below 2": range(2), "2 to below 5": range(2, 5), "5 and above": range(5, 7)}[row["v_band"]]
         own = [theirs[name] for name, value in ours.items() if name in theirs and value in band]
-        assert (row["rows"], row["v_sum"]) == (10 * ((len(own) + 5) // 10), sum(own))
+        assert (row["rows"], row["w_sum"]) == (10 * ((len(own) + 5) // 10), sum(own))
     shown = story("officer", "job", "list")
     assert {view["kind"] for view in shown} >= {"psi", "aggregate"}
 
 
 def test_a_total_that_the_scenario_does_not_carry_is_refused_by_name(story: Story, joint: str) -> None:
-    (story.folder / "other.toml").write_text(SUMS.replace('column = "v"', 'column = "w"'))
+    (story.folder / "other.toml").write_text(SUMS.replace('column = "w"', 'column = "x"'))
     words = ("job", "plan", story.folder / "other.toml", "--set", f"scenario={joint}")
     error = story("officer", *words, code=1)["error"]
-    assert (error["code"], "'w'" in error["cause"]) == ("InvalidSpec", True)
+    assert (error["code"], "'x'" in error["cause"]) == ("InvalidSpec", True)
     (story.folder / "other.toml").write_text(SUMS.replace("[[psi.measures]]", "[[psi.measure]]"))
     error = story("officer", *words, code=1)["error"]
     assert "other.toml" in error["cause"] and "'measure'" in error["cause"]

@@ -142,6 +142,20 @@ def test_every_rule_is_judged_and_leaves_evidence() -> None:
         judge(plan(METRICS, replace(SCORES, max_rows=410)), inputs)
 
 
+def test_who_is_left_out_is_nobody_or_a_group() -> None:
+    """Two tables may differ by exactly these people."""
+    groups = {"group.0": 40, "rows": 40}
+    for rest, passes in ((0, True), (1, False), (9, False), (10, True), (-1, False)):
+        if passes:
+            assert [e.check for e in judge(plan(ALIGNED), {**groups, "rest.0": rest})] == ["group.0"]
+            continue
+        with pytest.raises(OutputWithheld) as refusal:
+            judge(plan(ALIGNED), {**groups, "rest.0": rest})
+        assert refusal.value.tell == WORDS
+    with pytest.raises(OutputWithheld):  # a rest is no group
+        judge(plan(ALIGNED), {"rest.0": 40, "rows": 40})
+
+
 @given(count=st.integers(10, 10**9), step=st.integers(10, 1000))
 def test_counts_leave_as_multiples(count: int, step: int) -> None:
     rule = replace(ALIGNED, round_to=step)

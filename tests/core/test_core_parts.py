@@ -299,6 +299,7 @@ def test_a_part_that_fails_is_run_again_everywhere(tmp_path: Path, kind: type[Sa
     assert run(tmp_path, 4, *sides) == {"bank": RAW, "operator": RAW}
     for side in sides:
         assert [side.attempts(part) for part in range(4)] == [1, 1, times + 1, 1]
+        assert side.charged == times  # who asks once more may ask about other keys
         assert side.done == list(range(5))
 
 
@@ -394,6 +395,23 @@ def test_a_lost_party_interrupts_and_what_is_done_stays(tmp_path: Path, cause: A
     for side in sides:
         assert side.kept == {0, 1} and sorted(side.cancelled) == [2, 3] and side.running == 0
         assert ("gather", 0, 0) not in side.asked
+
+
+@pytest.mark.parametrize("stage", ["split", "gather"])
+def test_a_party_lost_in_the_stages_of_each_alone_interrupts_as_well(tmp_path: Path, stage: str) -> None:
+    class Alone(Side):
+        async def work(self, name: str, attempt: Attempt, together: bool, fail: Any) -> RawResult:
+            raw = await super().work(name, attempt, together, fail)
+            if name == stage and self.name == "bank":
+                assert self.line is not None
+                self.line.cut("operator")
+                self.line.check()  # as the node's stages do
+            return raw
+
+    sides = Alone("bank", well), Alone("operator", well)
+    error = run(tmp_path, 2, *sides)["bank"]
+    assert isinstance(error, Interrupted) and (error.party, error.stage) == ("operator", "compute")
+    assert sides[0].kept == (set() if stage == "split" else {0, 1})
 
 
 def test_a_party_that_ended_the_job_does_not_interrupt_it(tmp_path: Path) -> None:

@@ -126,6 +126,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"consent": replace(ONE.consent, batch=ConsentRule.NONE)}, "consent.batch must be HELD_LETTER"),
     ({"consent": replace(ONE.consent, issuers=())}, "consent.issuers must name"),
     ({"dimensions": (BANDS, BANDS)}, "dimensions names one twice"),
+    ({"dimensions": (BANDS, replace(BANDS, name="finer", edges=(1, 2, 5)))}, "dimensions has two over one column"),
     ({"dimensions": (replace(BANDS, edges=(2, 1)),)}, "dimensions.bands must have ascending edges"),
     ({"dimensions": (replace(BANDS, values=("a",)),)}, "dimensions.bands must have either"),
     ({"dimensions": (replace(BANDS, column="id"),)}, "dimensions.bands.column is no field"),
@@ -157,6 +158,16 @@ def test_a_scenario_that_could_not_run_or_asks_too_much_is_refused_by_field(chan
     with pytest.raises(InvalidSpec) as refusal:
         check(scenario(**changes), FLOORS)
     assert told in refusal.value.tell
+
+
+def test_totals_are_over_one_dataset_of_each_owner() -> None:
+    """Two versions of one dataset differ by a few people, and so would their totals."""
+    held = departments()
+    more = replace(held.datasets[1], version=3)
+    with pytest.raises(InvalidSpec, match="one of each owner for totals"):
+        check(replace(held, datasets=(*held.datasets, more)), FLOORS)
+    kept = tuple(rule for rule in held.outputs if rule.kind is JobKind.PSI)
+    check(replace(held, datasets=(*held.datasets, more), kinds=(JobKind.PSI,), outputs=kept), FLOORS)
 
 
 @pytest.mark.parametrize("where", ["applicant_key", "recipient.identity_key", "recipient.sealing_key", "issuers"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from sandbox.demo.nodes import free_ports
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "by-hand.md"
@@ -70,7 +71,7 @@ class ByHand:
         self.folder = folder / "three"
         text = PAGE.read_text(encoding="utf-8")
         text = text.replace(".venv/bin/activate", "./activate").replace("REPOSITORY=$PWD", f"REPOSITORY={ROOT}")
-        for port, free in zip(("7701", "7702", "7703"), _free_ports(3), strict=True):
+        for port, free in zip(("7701", "7702", "7703"), free_ports(3), strict=True):
             assert f":{port}" in text, f"the page no longer says where port {port} is"
             text = text.replace(f":{port}", f":{free}")
         opening, self.sections = read_sections(text)
@@ -90,13 +91,3 @@ def read_sections(text: str) -> tuple[str, dict[int, str]]:
 
 def _commands(text: str) -> str:
     return "\n".join(re.findall(r"^```sh\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

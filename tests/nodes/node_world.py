@@ -108,11 +108,11 @@ def operator_rows() -> pa.Table:
 DEPARTMENT = schema({"id": "string", "district": "string", "age": "integer", "income": "decimal", "note": "string"})
 DISTRICTS = ("north", "south", "harbour")
 DIMENSIONS = (Dimension("district", "district", DISTRICTS), Dimension("age_band", "age", (), (40, 65)))
-RANGES = (MeasureRange("income", 0, 1_000_000, 2), MeasureRange("age", 0, 150))
+RANGES = (MeasureRange("income", 0, 1_000_000, 2), MeasureRange("age", 0, 15_000, 2))
 COLUMNS = ("district", "age", "income")
 SIZES = {"bank": (1, 0, 400), "operator": (2, 200, 600), "witness": (3, 100, 500)}  # seed, first, count
 BANDS = (Dimension("util_band", "util", (), (33, 66)), Dimension("region", "region", ("region-1", "region-2")))
-BOUNDS = (MeasureRange("bad", 0, 1), MeasureRange("income", 0, 10_000), MeasureRange("late", 0, 9))
+BOUNDS = (MeasureRange("bad", 0, 10_000, 4), MeasureRange("income", 0, 10_000), MeasureRange("late", 0, 900, 2))
 
 
 def department_rows(seed: int, first: int, count: int) -> pa.Table:

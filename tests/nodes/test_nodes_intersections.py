@@ -101,7 +101,7 @@ def test_the_size_is_rounded_and_nobody_knows_which(world: World, data: Data, jo
 
 def test_sums_and_means_over_people_whom_nobody_names(world: World, data: Data, joint: bytes) -> None:
     measures = [LATE, Measure("nights", Statistic.SUM, "late")]
-    with pytest.raises(InvalidSpec, match="a sum and a mean"):
+    with pytest.raises(InvalidSpec, match="two of sum, mean"):
         world.align(joint, data.bank, data.operator, engine=PsiEngine.AUTO, output=PsiOutput.SUMS, measures=measures)
     for measure, expected in ((measures[0], common()["late"].mean()), (measures[1], common()["late"].sum())):
         job = world.released(
@@ -110,7 +110,7 @@ def test_sums_and_means_over_people_whom_nobody_names(world: World, data: Data, 
             )
         )
         (row,) = outputs(world, job)["sums"].to_dict("records")
-        assert row["rows"] == ROUNDED and row[measure.name] == pytest.approx(expected, abs=1e-3)
+        assert row["rows"] == ROUNDED and row[measure.name] == pytest.approx(expected, abs=0.0051)
         assert (job.engine, kept(world, job)) == ("loads-sm2", NOTHING)
     assert job.fee is not None and job.fee.units == ROUNDED  # one column of the other side
 
@@ -220,8 +220,10 @@ def test_a_large_set_is_encoded_and_sent_once(world: World, lopsided: tuple[Data
     jobs = [prepared(world, pair, digest) for _ in range(2)]
     plain = {f"P-{n}" for n in range(MANY - 25, MANY)}
     assert [set(outputs(world, job)["members"]["id"]) for job in jobs] == [plain, plain]
-    first, second = (stage_bytes(job, "compute") for job in jobs)
+    views = [world.op_owner.job(job.job_id) for job in jobs]  # exact only at the owner's own node
+    first, second = (stage_bytes(view, "compute") for view in views)
     assert first > 12 * MANY and second < 40 * 66 + 20_000
+    assert all(stage.bytes == float(f"{stage.bytes:.0e}") for job in jobs for stage in job.stages)
     assert cache_of(world, "bank") == (before[0] + 1, before[1] + 1)
     for job in jobs:
         for node in ("bank", "operator"):  # forty elements were answered, not the whole set
