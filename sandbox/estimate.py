@@ -13,9 +13,8 @@ from sqlalchemy import Connection, select
 from sandbox import record
 from sandbox.crypto import modexp, sm2curve
 from sandbox.errors import NotFound
-from sandbox.gate.release import rounded
 from sandbox.kinds.kind import Conditions
-from sandbox.ledger import metered_fields
+from sandbox.ledger import metered_fields, metered_rows
 from sandbox.model import AggregateSpec, DatasetRef, JobSpec, Plan, PlanView, PsiSpec, ScoreSpec, TrainSpec
 from sandbox.policy import book
 from sandbox.policy.admit import built_on, named_datasets
@@ -42,7 +41,7 @@ def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditi
     scenario = book.application(conn, plan.scenario_digest)
     told = {DatasetRef(use.code, use.version): use.rows for use in scenario.datasets}
     people = _people(conn, plan, spec, told)
-    rows = people if people == 1 else rounded(people, round_to)
+    rows = metered_rows(plan, people, round_to)
     units = tariff.units(metered_fields(plan), rows)
     before = record.units_before(conn, plan.scenario_digest)
     yuan = tariff.price(units, before, coefficient(scenario), scenario.price.public_good)

@@ -666,9 +666,7 @@ class Ledger:
         scenario = book.application(conn, job.plan.scenario_digest)
         fields = metered_fields(job.plan)
         people = _people(raw)
-        to = max(self.settings.round_floor, *(rule.round_to for rule in job.plan.outputs))
-        rows = 1 if people == 1 else rounded(people, to)
-        units = tariff.units(fields, rows)
+        units = tariff.units(fields, metered_rows(job.plan, people, self.settings.round_floor))
         before = record.units_before(conn, job.plan.scenario_digest)
         return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))
 
@@ -677,6 +675,11 @@ def metered_fields(plan: Plan) -> int:
     """Return how many columns of others the recipient's node pays for; a key alone counts as one."""
     others = [p for p in plan.parties if p.dataset is not None and p.node_id != plan.recipient_node]
     return sum(max(1, len(party.fields)) for party in others)
+
+
+def metered_rows(plan: Plan, people: int, round_floor: int) -> int:
+    """Return how many rows are paid for: as rounded as the outputs, so that a fee tells no more than they do."""
+    return 1 if people == 1 else rounded(people, max(round_floor, *(rule.round_to for rule in plan.outputs)))
 
 
 def _key_context(bits: int) -> bytes:

@@ -33,6 +33,7 @@ from sandbox.crypto.sm2 import PublicKey
 from sandbox.engines import available
 from sandbox.errors import SandboxError, Unavailable
 from sandbox.exchange import Exchange
+from sandbox.footprint import keep_out
 from sandbox.home import Home, init
 from sandbox.ledger import Ledger
 from sandbox.model import SealMode
@@ -76,6 +77,7 @@ SERVICES = (
 
 def serve(home: Path, passphrase: bytes | None = None) -> None:
     """Run the node in ``home`` until it is told to stop (SIGTERM, SIGINT)."""
+    keep_out("pandas")
     node = Home(home, passphrase)
     logging.basicConfig(
         level=node.settings.log_level, format=f"%(asctime)s {node.settings.node_id} %(levelname)s %(name)s: %(message)s"

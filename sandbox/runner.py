@@ -199,7 +199,7 @@ class Runner:
                 }
             try:
                 ray.init(**options)
-                self._task = ray.remote(max_retries=0)(worker.work)
+                self._task = ray.remote(max_retries=0)(worker.enter)
                 warm = ray.remote(max_retries=0, num_cpus=0)(worker.warm)
                 ray.get(warm.remote(), timeout=120)
             except BaseException:
@@ -223,6 +223,7 @@ def _environment(token: Path, embedded: bool) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",  # a node's work is what its machine is there for; by default it stands back by 15
     }
     if embedded:
         # The one switch that keeps every listener on 127.0.0.1 on Linux; a test lists the listeners, as its name

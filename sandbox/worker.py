@@ -8,7 +8,6 @@ killed.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import queue
 import threading
@@ -24,6 +23,7 @@ from sandbox.catalog.formats import KeyFormat
 from sandbox.catalog.ids import SEPARATOR, normalise
 from sandbox.desk import Blocking
 from sandbox.errors import Cancelled, DeadlinePassed, InvalidSpec, JobFailed, PartyFailed, ProtocolFailed, SandboxError
+from sandbox.footprint import give_back, keep_out
 from sandbox.kinds import KINDS
 from sandbox.model import JobSpec, PartyRole, Plan, RawResult, Scenario
 from sandbox.workspace import Channel, Workspace
@@ -62,17 +62,18 @@ def work(path: str) -> bool:
         return False
     finally:
         desk.close()
-        _give_back()
+        give_back()
 
 
-def _give_back() -> None:
-    """Return freed memory to the system: this worker may wait for its next stage for days."""
-    pa.default_memory_pool().release_unused()
-    ctypes.CDLL(None).malloc_trim(0)  # large arrays raise the size from which malloc does so by itself
+def enter(path: str) -> bool:
+    """Do a stage in a process of its own, where pandas is not wanted."""
+    keep_out("pandas")
+    return work(path)
 
 
 def warm() -> None:
     """Do nothing, in a worker that thereby has this module and all it needs in memory."""
+    keep_out("pandas")
 
 
 def _tell(desk: Blocking, error: SandboxError) -> None:

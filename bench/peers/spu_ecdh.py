@@ -2,7 +2,8 @@
 
     python -m bench.peers.spu_ecdh CURVE_SM2 --rows 100000 [--inputs FOLDER]
 
-Runs where this repository is installed with the extra ``fast``: it is the release that our RR22 engine uses too.
+Needs ``spu``, numpy and pyarrow, and nothing of this repository but ``bench.psi_bare``. On the SM2 curve only releases
+before 0.10 get through (``spu.txt``).
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.exchange import Exchange
+from sandbox.footprint import give_back
 from sandbox.ledger import Ledger
 from sandbox.model import DatasetQuery, DatasetRef, DatasetRegistration, DatasetView, ListQuery
 from sandbox.registry import ROLES
@@ -119,6 +120,8 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         except InvalidSpec as error:
             # The caller is the owner: file, column and row number, with the name of the file as it was given.
             raise InvalidSpec(str(error), tell=str(error).replace(f"{path.parent}/", "")) from None
+        finally:
+            give_back()
         try:
             with ledger.store.write() as conn:
                 self._refuse_twin(conn, code, sealed.content_hash)

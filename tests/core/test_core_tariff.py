@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
+from core_builders import BANK, JOB, facts, psi
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.ledger import metered_fields, metered_rows
+from sandbox.policy.admit import admit
 from sandbox.usage import tariff
 
 
@@ -43,3 +47,11 @@ def test_coefficient_and_rounding_to_the_fen() -> None:
     assert str(tariff.price(1, coefficient=Decimal("0.05"))) == "0.01"  # half a fen goes up
     assert str(tariff.price(1, coefficient=Decimal("0.049"))) == "0.00"
     assert tariff.units(3, 100) == 300 and tariff.units(3, 100, 2) == 600
+
+
+def test_a_fee_is_as_rounded_as_the_outputs() -> None:
+    plan = admit(psi(), JOB, bytes(32), facts(), BANK)
+    (rule,) = plan.outputs
+    for people, round_to, rows in ((455, 10, 460), (455, 100, 500), (455, 1, 460), (1, 100, 1), (449, 100, 400)):
+        assert metered_rows(replace(plan, outputs=(replace(rule, round_to=round_to),)), people, 10) == rows
+    assert metered_fields(plan) == 1  # a key alone counts as one column

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from by_hand_page import PAGE, ROOT, ByHand
-from example_page import Example
+from example_page import Example, Ran
 
 
 @pytest.fixture(scope="session")
@@ -21,15 +19,6 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:
         yield page
     finally:
         page.shell.close()
-
-
-@dataclass(frozen=True)
-class Ran:
-    """An example whose commands have been typed; each has ended with 0."""
-
-    page: Example
-    folder: Path  # where its files are
-    told: dict[int, str]  # what each section printed
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from by_hand_page import ROOT, Shell, read_sections
@@ -31,3 +32,12 @@ class Example:
     def section(self, number: int) -> str:
         """Run one section and return what it printed."""
         return self.shell.run(self.sections[number])
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An example whose commands have been typed; each has ended with 0."""
+
+    page: Example
+    folder: Path  # where its files are
+    told: dict[int, str]  # what each section printed

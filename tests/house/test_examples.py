@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from by_hand_page import ROOT
-from conftest import Ran
+from example_page import Ran
 
 from jobs.intersections.generate import AGREED, SHARED, generate
 from jobs.joint_totals.generate import DEPARTMENTS, DISTRICTS

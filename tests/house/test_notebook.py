@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from by_hand_page import ROOT, ByHand
-from conftest import Ran
+from example_page import Ran
 from nbclient import NotebookClient
 
 BOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

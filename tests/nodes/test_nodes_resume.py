@@ -17,7 +17,7 @@ from sandbox.model import JobView, PsiEngine, State
 from sandbox.store import artefacts, usage
 
 NODES = ("bank", "operator")
-PARTS, ENOUGH = 20, 4
+PARTS, ENOUGH = 12, 3
 SHARED = {"aligned": {"aligned": 59_000}}
 
 
