@@ -22,8 +22,9 @@ from sandbox.errors import InvalidSpec
 from sandbox.psi.contract import Bucket, Role, Terms
 from sandbox.psi.keys import Digests, check_unique
 
-# Measured with RR22: a bucket more costs each side 0.15 s of CPU to start and nothing else, while memory follows the
-# bucket (a child's peak: 240 MiB at 500 000 rows, 400 at 1 000 000, 730 at 2 000 000; the others': 350 at 500 000).
+# Measured with RR22: starting a bucket costs each side 0.15 s of CPU, two million rows in one piece or in four about as
+# much in all, while memory follows the bucket: a child's peak is 240 MiB at 500 000 rows, 410 at 1 000 000 and 740 at
+# 2 000 000. On the SM2 curve it is 350 MiB at 500 000.
 WHOLE = 1_000_000  # rows of the larger side up to which one bucket is best
 BUCKET = 500_000  # rows a bucket beyond that
 

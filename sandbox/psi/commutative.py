@@ -24,7 +24,7 @@ Shapes:   elements of a fixed size, in messages of exactly ``BATCH`` elements bu
           tell sends as many messages without content.
 Errors:   ``InvalidSpec`` for digests that break the contract; ``PartyFailed`` if the terms differ; ``ProtocolFailed``
           on a wrong length, a repeated, reflected or invalid element, or results that disagree. Never a partial answer.
-Not here: transport, cutting into buckets (memory is about 450 bytes a key of one bucket).
+Not here: transport, cutting into buckets (memory is about 500 bytes a key of one bucket).
 """
 
 from __future__ import annotations

@@ -14,7 +14,12 @@ import pytest
 from by_hand_page import ROOT
 from typer.main import get_command
 
+from sandbox.catalog.cache import MOST
 from sandbox.cli import app
+from sandbox.exchange import AWAY_S
+from sandbox.kinds.cells import MOST_CELLS
+from sandbox.parts import ATTEMPTS
+from sandbox.psi.buckets import BUCKET, WHOLE
 
 READMES = ("README.md", "README.zh-CN.md")
 INSIDE = [page for folder in ("docs", "jobs") for page in (ROOT / folder).rglob("*.md")]
@@ -150,6 +155,20 @@ def test_figures_name_commands_that_exist() -> None:
 def test_costs_on_the_page_are_those_that_engines_are_chosen_by() -> None:
     done = subprocess.run([sys.executable, "docs/costs.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_limits_on_the_pages_are_those_in_the_code() -> None:
+    said = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("intersections", "totals")}
+    assert f"Above {_grouped(WHOLE)} rows on the larger side" in said["intersections"]
+    assert f"buckets of about {_grouped(BUCKET)};" in said["intersections"]
+    assert f"At most {MOST} are kept at a node" in said["intersections"]
+    assert {1: "once", 2: "twice"}[ATTEMPTS - 1] in said["intersections"].partition("**Retry**")[2].partition("\n")[0]
+    assert {180.0: "three minutes"}[AWAY_S] in said["intersections"]
+    assert f"up to {_grouped(MOST_CELLS)} groups" in said["totals"]
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def test_an_installed_package_has_every_document_of_the_examples() -> None:

@@ -19,6 +19,7 @@ from kind_parties import JOB, NAMES, Message, Room, paillier, ref, room, scenari
 from sandbox.errors import DeadlinePassed, OutputWithheld, PartyFailed, ProtocolFailed, SandboxError, WrongState
 from sandbox.kinds import aggregate, cells, contributors
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
+from sandbox.mpc.paillier import PublicKey
 
 FIELDS = ("city", "age", "income", "hours")
 CITY, AGE = Dimension("city", "city", ("a", "b", "c")), Dimension("age_band", "age", (), (30, 60))
@@ -297,15 +298,22 @@ def test_a_pair_s_secret_goes_to_that_pair_only() -> None:
     assert {frozenset((m.sender, m.to)) for m in seeds} == {frozenset((a, b)) for a in NAMES for b in NAMES if a != b}
 
 
-def test_what_the_recipient_gets_is_not_what_the_aggregator_added_up() -> None:
-    """Re-randomised: otherwise the key holder's own ciphertext could be divided out."""
+def test_what_the_recipient_gets_is_not_what_the_aggregator_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Re-randomised: who knows two contributions as they were sent could otherwise divide them out."""
+    made: list[bytes] = []
+    encrypt = PublicKey.encrypt
+
+    def noted(key: PublicKey, plaintexts: bytes, **options: Any) -> bytes:
+        made.append(encrypt(key, plaintexts, **options))
+        return made[-1]
+
+    monkeypatch.setattr(PublicKey, "encrypt", noted)
     asked = ask([people(n) for n in range(3)], measures=MEASURES[:1])
     asked.compute()
-    share = asked.artefacts["operator", JOB, "share-for-bank"]
-    total = b""
-    for sent in asked.heard("operator", "cipher"):
-        total = paillier().public.add(total, sent, fresh=False) if total else sent
-    assert share != total and len(share) == len(total)
+    share, public = asked.artefacts["operator", JOB, "share-for-bank"], paillier().public
+    total = public.add(public.add(made[0], made[1], fresh=False), made[2], fresh=False)
+    assert len(made) == 3 and share != total
+    assert paillier().decrypt(share) == paillier().decrypt(total)
 
 
 # --- parties that do not keep to it ---------------------------------------------------------------------------------
