@@ -16,7 +16,7 @@ static void end_work(void *work, size_t size)
     free(work);
 }
 
-/* Ask for memory while there is something else to do. A macro, since gcc drops calls of a function that does no more. */
+/* Ask for memory while there is something else to do. A macro: gcc drops calls of a function that does no more. */
 #define FETCH(from, size, nearness)                                                                                    \
     for (size_t at = 0; at < (size); at += sizeof(limb))                                                               \
     _mm_prefetch((const char *)(from) + at, nearness)

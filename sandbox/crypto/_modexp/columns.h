@@ -3,9 +3,9 @@
  * Source: Montgomery, Math. Comp. 44 (1985); Karatsuba and Ofman, 1962.
  *
  * A number has limbs of 52 bits and is below 2 n. A product is a row of columns of 64 bits, signed, that are carried
- * only at the end. An instruction adds less than 2^52. A column of a product by rows gets 2 * MAX_LIMBS of them, one of
- * Karatsuba's is below that of 8 * 60 or 32 * 20 (two levels above 30 limbs, three above 10: each has at most four times
- * what the one below has), and the reduction adds 2 * MAX_LIMBS: all stay below 2^62.
+ * only at the end. An instruction adds less than 2^52. A column of a product by rows gets 2 * MAX_LIMBS of them; one by
+ * Karatsuba stays below that of 8 * 60 (two levels above 30 limbs) or 32 * 20 (three above 10), a level having at most
+ * four times what the one below has; and the reduction adds 2 * MAX_LIMBS. So all stay below 2^62.
  *
  * Ten limbs of one factor stay in registers while the other factor is swept over, with a window of ten columns that
  * moves along: each limb that is loaded serves twenty instructions, so that the multiplier alone sets the pace.
