@@ -41,7 +41,7 @@ from sandbox.errors import (
 from sandbox.exchange import Exchange, Setting, Wires
 from sandbox.gate.judge import judge, judge_sizes
 from sandbox.kinds import KINDS
-from sandbox.ledger import Committed, Ledger
+from sandbox.ledger import Committed, Delivery, Ledger
 from sandbox.model import (
     Acceptance,
     Call,
@@ -259,7 +259,8 @@ class Pipeline:
         if job.plan.recipient_node == ledger.node_id:
             async with self._stage(job, live, "deliver", wires):
                 await wires.others_closed()
-                await self._deliver(job, raw)
+                delivery, cosignature = await self._deliver(job, raw)
+            await ledger.seal(job, delivery, cosignature)  # the job is released, and its stages are all noted
         await ledger.close(job)
         await wires.closed()
         self._enter_stage(live, "trail")
@@ -282,12 +283,11 @@ class Pipeline:
                 last = error
         raise last
 
-    async def _deliver(self, job: Job, raw: RawResult) -> None:
-        """Seal what the gate lets out to the recipient, under a receipt another party co-signed."""
+    async def _deliver(self, job: Job, raw: RawResult) -> tuple[Delivery, bytes]:
+        """Enter what leaves in the log, and have another party co-sign the log with the entry in it."""
         async with self._exchange.log_in_order:
             delivery = await self._ledger.deliver(job, raw)
-            cosignature = await self._exchange.cosign(delivery.note)
-        await self._ledger.seal(job, delivery, cosignature)
+            return delivery, await self._exchange.cosign(delivery.note)
 
     # --- running, stopping, watching ------------------------------------------------------------------------------
 

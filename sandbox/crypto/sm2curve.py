@@ -14,7 +14,7 @@ Errors:    ``InvalidSpec`` for a scalar, tag, length or back end that is not one
            their positions are returned, and the caller has to look.
 Not here:  signatures and keys (``sm2``), what to do with a bad point (the protocol).
 
-``BACKEND`` is "ifma", "portable" (both in C) or "libcrypto" (about 5 to 35 times slower); ``WHY`` says why in a
+``BACKEND`` is "ifma", "portable" (both in C) or "libcrypto" (about 6 to 50 times slower); ``WHY`` says why in a
 sentence. The environment variable ``SANDBOX_SM2CURVE`` set to one of the names forces it.
 """
 
@@ -66,11 +66,11 @@ def choose(forced: str) -> tuple[str, str]:
         return forced, f"asked for by the environment variable {VARIABLE}"
     if here[0] == _LIBCRYPTO:
         return _LIBCRYPTO, (
-            "the C extension of this package was not built, so SM2 points are multiplied by OpenSSL, 5 to 35 times "
+            "the C extension of this package was not built, so SM2 points are multiplied by OpenSSL, 6 to 50 times "
             "slower; install gcc and the package again"
         )
     if here[0] == "portable":
-        return "portable", "this processor has no AVX512-IFMA, so SM2 points are multiplied one at a time"
+        return "portable", "this processor has no AVX512-IFMA, so SM2 points are multiplied two at a time"
     return here[0], "sixteen SM2 points at a time with AVX512-IFMA"
 
 

@@ -2,7 +2,8 @@
 
 Security: exponents come from the operating system, uniform between 1 and the bound, for each power anew. With a table
           which entries are read depends on the exponents where GMP does it, and not in the extension
-          (``sandbox.crypto.modexp``); one by one, GMP's constant-time power is used. Exponents are Python bytes and are not wiped.
+          (``sandbox.crypto.modexp``); one by one, GMP's constant-time power is used. Exponents are Python
+          bytes and are not wiped.
 Shapes:   numbers are big-endian, all of one size, one after another.
 """
 

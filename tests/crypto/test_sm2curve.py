@@ -8,7 +8,9 @@ import json
 import os
 import pickle
 import random
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -101,11 +103,19 @@ def test_edge_scalars_equal_openssl(backend):
 
 
 @every
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 15, 16, 17, 63, 64, 65, 127, 128, 129])
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 15, 16, 17, 63, 64, 65, 127, 128, 129])
 def test_every_batch_size_equals_openssl(backend, count):
     k = random.Random(count).randrange(1, N)
     points = some_points(130)[:count]
     assert multiply(backend, k, points) == [openssl().multiply(scalar(k), point) for point in points]
+
+
+@every_native
+@pytest.mark.parametrize("count", [255, 256, 257, 271, 512, 513])
+def test_batches_around_a_block_equal_their_points_one_by_one(backend, count):
+    points = (some_points(130) * 4)[:count]
+    wanted = [product for point in some_points(130) for product in multiply(backend, 0xB10C, [point])]
+    assert multiply(backend, 0xB10C, points) == (wanted * 4)[:count]
 
 
 @every
@@ -280,6 +290,22 @@ def test_expansion_equals_the_definition_at_every_length_and_in_mixed_batches(ba
     assert expand(backend, messages[:37], TAG) == [oracle.expand(message, TAG) for message in messages[:37]]
 
 
+@every_native
+@pytest.mark.parametrize("count", [127, 128, 129, 1023, 1024, 1025])
+def test_hashes_around_a_block_equal_the_definition(backend, count):
+    messages = [b"%d" % number for number in range(count)]
+    points = split(sm2curve.hash_to_curve(messages, TAG, backend=backend))
+    assert points == [point for message in messages for point in split(hashed_alone(backend, message))]
+    for place in {0, 1, 15, 16, count - 17, count - 16, count - 2, count - 1}:
+        u, v = oracle.hash_to_field(messages[place], TAG)
+        assert points[place] == oracle.compressed(oracle.add(oracle.map_to_curve(u), oracle.map_to_curve(v)))
+
+
+@functools.cache
+def hashed_alone(backend: str, message: bytes) -> bytes:
+    return sm2curve.hash_to_curve([message], TAG, backend=backend)
+
+
 EXCEPTIONAL = [0, 1, oracle.P - 1, oracle.P, oracle.P + 1, 2 * oracle.P, 2**256 - 1, 2**256, 2**383, 2**384 - 1]
 # u with Z u^2 = -1, for which the definition divides by zero as well: u = 1 / sqrt(9) up to sign.
 EXCEPTIONAL += [pow(3, -1, oracle.P), oracle.P - pow(3, -1, oracle.P)]
@@ -415,6 +441,20 @@ def test_the_interpreter_runs_on_while_points_are_multiplied():
     assert during > 5
 
 
+@every_native
+@pytest.mark.slow
+def test_the_intersection_runs_on_every_back_end(backend):
+    """The engine's own tests, in a process that is told to use this back end."""
+    tests = Path(__file__).parents[1] / "engines" / "test_ecdh_sm2.py"
+    line = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-m", "not long", str(tests)]
+    told = subprocess.run(
+        line, capture_output=True, text=True, env=os.environ | {sm2curve.VARIABLE: backend}, cwd=tests.parents[2]
+    )
+    assert told.returncode == 0, told.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", told.stdout)
+    assert passed and int(passed[1]) > 10, told.stdout[-3000:]
+
+
 # -- the C code under watch -----------------------------------------------------------------------------------------
 
 EXERCISE = """
@@ -424,7 +464,7 @@ import _native as native
 draw = random.Random(1)
 data = draw.randbytes(3000)
 for backend in native.backends():
-    for count in (0, 1, 5, 16, 17, 130):
+    for count in (0, 1, 5, 16, 17, 130, 300):
         cuts = sorted(draw.randrange(len(data) + 1) for _ in range(count + 1))
         points, marks = native.hash_to_curve(backend, data, array.array("q", cuts).tobytes(), b"tag")
         assert len(points) == 33 * count and not any(marks)
@@ -475,11 +515,167 @@ def test_sanitizers_find_nothing(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("done") and not done.stderr, done.stderr[-3000:]
 
 
-# Valgrind reports every branch and address that depends on memory that was declared undefined: here, on the scalar.
-WATCH = """
-#include "backend.h"
+# The point formulas alone, on what Python sends: a byte that says which, the accumulator, and what is added.
+FORMULAS = """
+#include "BACKEND.c"
 #include <stdio.h>
+
+int main(void)
+{
+    static jacobian p;
+    static affine q;
+
+    for (int which; (which = getchar()) != EOF;) {
+        if (fread(&p, sizeof p, 1, stdin) != 1 || fread(&q, sizeof q, 1, stdin) != 1)
+            return 2;
+        if (which == 2)
+            point_double(&p);
+        else
+            point_add_affine(&p, &q, broadcast(0 - (uint64_t)which));
+        fwrite(&p, sizeof p, 1, stdout);
+    }
+    return 0;
+}
+"""
+LANES = {"ifma": (8, 2), "portable": (1, 2)}  # lanes of a unit, units of an element
+LIMB = 1 << 52
+R = pow(2, -260, oracle.P)
+Limbs = list[int]
+
+
+def limbs_of(value: int, draw: random.Random, form: str, backend: str) -> Limbs:
+    """Split a number into limbs, as untidily as its form allows (field.h)."""
+    limbs = [value >> 52 * i & (LIMB - 1) for i in range(4)] + [value >> 208]
+    for i in range(4):
+        if form == "loose" or (form == "factor" and backend == "portable"):
+            moved = draw.randint(-7, 7) if backend == "portable" else draw.randint(-120, 120)
+            limbs[i] += moved * LIMB
+            limbs[i + 1] -= moved
+        elif form == "factor":
+            limbs[i] += draw.randint(-(2**9), 2**9) * LIMB  # what was carried, and does not count
+    return limbs
+
+
+def value_of(limbs: Limbs, form: str, backend: str) -> int:
+    if form == "factor" and backend == "ifma":
+        limbs = [limb % LIMB for limb in limbs[:4]] + limbs[4:]
+    return sum(limb << 52 * i for i, limb in enumerate(limbs))
+
+
+def laid_out(elements: list[Limbs], backend: str) -> bytes:
+    lanes, units = LANES[backend]
+    order = [elements[lanes * unit + lane][i] for unit in range(units) for i in range(5) for lane in range(lanes)]
+    return struct.pack(f"={len(order)}q", *order)
+
+
+def taken_apart(data: bytes, backend: str) -> list[Limbs]:
+    lanes, units = LANES[backend]
+    flat = struct.unpack(f"={5 * lanes * units}q", data)
+    return [[flat[5 * lanes * u + lanes * i + lane] for i in range(5)] for u in range(units) for lane in range(lanes)]
+
+
+def doubled(x: int, y: int, z: int) -> tuple[int, int, int]:
+    a, alpha = y * y, 3 * (x - z * z) * (x + z * z)
+    x3 = alpha * alpha - 2 * x * a
+    return x3, 2 * alpha * (x3 - x * a) + a * a, y * z
+
+
+def added(x: int, y: int, z: int, x2: int, y2: int) -> tuple[int, int, int]:
+    h, r = x2 * z * z - x, y2 * z**3 - y
+    j, v = 4 * h**3, 4 * x * h * h
+    x3 = r * r - j - 2 * v
+    return x3, 2 * r * (x3 - v) + 2 * j * y, 2 * z * h
+
+
+@every_native
+@pytest.mark.slow
+def test_formulas_hold_up_to_the_bounds_that_their_comments_state(backend, tmp_path):
+    source, program, draw = tmp_path / "formulas.c", tmp_path / "formulas", random.Random(52)
+    source.write_text(FORMULAS.replace("BACKEND", backend), encoding="ascii")
+    scalar_c = str(SOURCES / "scalar.c")
+    build = [compiler(), "-std=gnu11", "-O2", "-w", f"-I{SOURCES}", str(source), scalar_c, "-o", str(program)]
+    subprocess.run(build, check=True)
+    width = LANES[backend][0] * LANES[backend][1]
+    # In thousandths of p: where what comes in lies, and what goes out: X, Y, Z, and x and 2y of what is added.
+    doubling = ([(2000, 3100), (0, 7000), (0, 2800)], [(2000, 3100), (0, 5800), (0, 2300)])
+    addition = ([(2000, 3100), (0, 5000), (0, 1800)], [(2000, 3100), (0, 6700), (0, 2800)])
+    forms = ("loose", "factor", "factor", "factor", "factor")
+    sent, wanted = [], []
+    for turn in range(900):
+        which = turn % 3
+        lanes = []
+        for _ in range(width):
+            ends = [(oracle.P * low // 1000, oracle.P * high // 1000 - 1)
+                    for low, high in [*(doubling if which == 2 else addition)[0], (0, 1100), (0, 1100)]]  # fmt: skip
+            lanes.append([draw.choice((low, high, draw.randint(low, high))) for low, high in ends])
+        elements = [[limbs_of(lane[k], draw, forms[k], backend) for lane in lanes] for k in range(5)]
+        sent.append(bytes([which]) + b"".join(laid_out(element, backend) for element in elements))
+        for lane in lanes:
+            x, y, z, x2, y2 = (value * R % oracle.P for value in lane)
+            wanted.append((which, doubled(x, y, z) if which == 2 else added(x, y, z, x2, -y2 if which else y2)))
+    got = subprocess.run([program], input=b"".join(sent), capture_output=True, check=True).stdout
+    size = 40 * width
+    assert len(got) == 900 * 3 * size
+    for turn in range(900):
+        parts = [taken_apart(got[size * k : size * (k + 1)], backend) for k in range(3 * turn, 3 * turn + 3)]
+        for lane in range(width):
+            which, results = wanted[width * turn + lane]
+            for k, (low, high) in enumerate((doubling if which == 2 else addition)[1]):
+                value = value_of(parts[k][lane], forms[k], backend)
+                assert (value * R - results[k]) % oracle.P == 0, (turn, lane, k)
+                assert oracle.P * low // 1000 <= value < oracle.P * high // 1000, (turn, lane, k, value / oracle.P)
+
+
+# Valgrind knows no AVX512: both instructions that the source asks for by name are stood in for by plain C, and gcc
+# makes the rest of SSE2. What is watched is our C, not what gcc makes of it for AVX512; for that see below.
+PLAIN = """
+typedef long long __m512i __attribute__((vector_size(64), may_alias));
+typedef unsigned long long words __attribute__((vector_size(64)));
+
+static __attribute__((noinline)) __m512i halves(__m512i sum, __m512i a, __m512i b, int high)
+{
+    const unsigned long long mask = (1ull << 52) - 1;
+    words out = (words)sum;
+
+    for (int i = 0; i < 8; i++) {
+        unsigned __int128 product = (unsigned __int128)(((words)a)[i] & mask) * (((words)b)[i] & mask);
+        out[i] += (unsigned long long)(high ? product >> 52 : product & mask);
+    }
+    return (__m512i)out;
+}
+#define _mm512_madd52lo_epu64(sum, a, b) halves(sum, a, b, 0)
+#define _mm512_madd52hi_epu64(sum, a, b) halves(sum, a, b, 1)
+"""
+
+# Valgrind reports every branch and address that depends on memory that was declared undefined: here, on the scalar.
+# Memory that is given back is looked at: it has to have been wiped.
+WATCH = """
+#include <stdio.h>
+#include <stdlib.h>
 #include <valgrind/memcheck.h>
+
+static void *taken;
+static size_t taken_size;
+static unsigned long unwiped;
+
+static void *take(size_t alignment, size_t size)
+{
+    taken_size = size;
+    return taken = aligned_alloc(alignment, size);
+}
+
+static void give_back(void *memory)
+{
+    VALGRIND_MAKE_MEM_DEFINED(memory, memory == taken ? taken_size : 0);
+    for (size_t at = 0; memory == taken && at < taken_size; at++)
+        unwiped += ((const unsigned char *)memory)[at] != 0;
+    free(memory);
+}
+
+#define aligned_alloc take
+#define free give_back
+#include "scalar.c"
+#include "BACKEND.c"
 
 int main(int count, char **arguments)
 {
@@ -501,36 +697,97 @@ int main(int count, char **arguments)
     VALGRIND_MAKE_MEM_DEFINED(&refused, sizeof refused); /* that it is in range is no secret */
     if (refused)
         return 2;
-    if (sm2curve_portable.multiply(&recoded, points, 2, out, bad))
-        return 3;
+    if (sm2curve_BACKEND.multiply(&recoded, points, 2, out, bad))
+        return 2;
     VALGRIND_MAKE_MEM_DEFINED(bad, sizeof bad);
     if (count > 1 && (out[1] & 1)) /* a branch on the product: the watch itself is tested with it */
         puts("odd");
     VALGRIND_MAKE_MEM_DEFINED(out, sizeof out);
     for (int i = 0; i < 33; i++)
         printf("%02x", out[i]);
-    return bad[0] || bad[1];
+    return unwiped ? 3 : bad[0] || bad[1];
 }
 """
 
 
-@pytest.mark.long
-def test_no_branch_and_no_address_depends_on_the_scalar(tmp_path):
-    gcc, valgrind = compiler(), shutil.which("valgrind")
+def watch(folder: Path, backend: str, sources: dict[str, str]) -> list[Any]:
+    """Build the watch and return what starts it."""
+    valgrind = shutil.which("valgrind")
     if valgrind is None or not Path("/usr/include/valgrind/memcheck.h").exists():
         pytest.skip("no valgrind with its headers")
-    (tmp_path / "watch.c").write_text(WATCH, encoding="ascii")
-    program = tmp_path / "watch"
-    subprocess.run(
-        [
-            gcc, "-std=c11", "-O2", "-g", f"-I{SOURCES}", str(tmp_path / "watch.c"),
-            str(SOURCES / "scalar.c"), str(SOURCES / "portable.c"), "-o", str(program),
-        ],
-        check=True,
-    )  # fmt: skip
-    line: list[Any] = [valgrind, "--quiet", "--error-exitcode=9", program]
+    for name, text in {**sources, "immintrin.h": PLAIN, "watch.c": WATCH.replace("BACKEND", backend)}.items():
+        (folder / name).write_text(text, encoding="ascii")
+    program = folder / "watch"
+    build = [
+        compiler(),
+        "-std=gnu11",
+        "-O2",
+        "-g",
+        "-w",
+        "-Wno-psabi",
+        f"-I{folder}",
+        folder / "watch.c",
+        "-o",
+        program,
+    ]
+    subprocess.run([*map(str, build)], check=True)
+    return [valgrind, "--quiet", "--error-exitcode=9", program]
+
+
+def plain_sources() -> dict[str, str]:
+    texts = {path.name: path.read_text(encoding="ascii") for path in (*SOURCES.glob("*.h"), *SOURCES.glob("*.c"))}
+    texts["ifma.c"], pragmas = re.subn(r"#pragma GCC target.*", "", texts["ifma.c"])
+    assert pragmas == 1
+    return texts
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["ifma", "portable"])
+def test_no_branch_and_no_address_depends_on_the_scalar_and_work_space_is_wiped(backend, tmp_path):
+    line = watch(tmp_path, backend, plain_sources())
     silent = subprocess.run(line, capture_output=True, text=True)
     assert silent.returncode == 0, silent.stderr[-3000:]
     k = bytes((37 * place + 1) % 256 for place in range(32))
     assert silent.stdout == openssl().multiply(k).hex()
     assert subprocess.run([*line, "leak"], capture_output=True).returncode == 9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("name", "sound", "broken", "code"),
+    [
+        ("batch.h", "    sm2curve_wipe(work, sizeof *work);\n    free(work);", "    free(work);", 3),
+        ("point.h", "look_up(&term, multiples, scalar->magnitude[digit]);",
+         "term = multiples[scalar->magnitude[digit]];", 9),
+        ("point.h", "look_up(&term, multiples, scalar->magnitude[digit]);",
+         "look_up(&term, multiples, scalar->magnitude[digit]); if (scalar->negative[digit]) puts(\"\");", 9),
+        ("scalar.c", "k[i] ^= (k[i] ^ rest[i]) & out->flip;", "if (out->flip) puts(\"\"), k[i] = rest[i];", 9),
+    ],
+    ids=["not wiped", "indexed", "branch on a sign", "branch on the parity"],
+)  # fmt: skip
+def test_the_watch_notices(name, sound, broken, code, tmp_path):
+    sources = plain_sources()
+    assert sound in sources[name]
+    sources[name] = sources[name].replace(sound, broken)
+    assert subprocess.run(watch(tmp_path, "portable", sources), capture_output=True).returncode == code
+
+
+@needs_native
+@pytest.mark.slow
+def test_gcc_makes_straight_code_of_the_formulas_on_the_scalar_s_way(tmp_path):
+    """What valgrind cannot run, read: the only jumps are calls and returns, in the search for a digit one loop."""
+    objdump, made = shutil.which("objdump"), tmp_path / "ifma.o"
+    if objdump is None or "ifma" not in HERE:
+        pytest.skip("no objdump, or no AVX512-IFMA here")
+    source = str(SOURCES / "ifma.c")
+    subprocess.run([compiler(), "-std=c11", "-O2", "-fPIC", "-g0", "-c", source, "-o", str(made)], check=True)
+    listing = subprocess.run([objdump, "-d", "--no-show-raw-insn", made], capture_output=True, text=True, check=True)
+    functions: dict[str, list[str]] = {}
+    for block in re.split(r"\n\n", listing.stdout):
+        if found := re.match(r"\s*[0-9a-f]+ <(\w+)", block):
+            functions[found[1]] = re.findall(r"^ +[0-9a-f]+:\t(?!.*\bnop)(.*)$", block, re.M)
+    for name, loops in (("point_double", 0), ("point_add_affine", 0), ("look_up", 1), ("multiply", 0), ("square", 0)):
+        code = functions[name]
+        assert sum("%zmm" in line for line in code) > 50, name
+        assert sum(bool(re.match(r"j(?!mp\b)|loop", line)) for line in code) == loops, name
+        assert not [line for line in code if "gather" in line or re.search(r"\(%r\w+,%r", line)], name

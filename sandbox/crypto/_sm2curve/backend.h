@@ -31,7 +31,7 @@ struct backend {
 };
 
 extern const struct backend sm2curve_portable;
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(__x86_64__) && defined(__GNUC__)
 #define SM2CURVE_HAS_IFMA 1
 extern const struct backend sm2curve_ifma;
 #endif

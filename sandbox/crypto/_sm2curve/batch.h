@@ -12,10 +12,12 @@ struct multiplication {
     uint8_t bad[BLOCK][WIDTH];
 };
 
+enum { MAP_BLOCK = 64 }; /* less memory an element: more of them */
+
 struct mapping {
-    element last[BLOCK], prefixes[BLOCK];
-    jacobian sums[BLOCK];
-    uint8_t bad[BLOCK][WIDTH];
+    element last[MAP_BLOCK], prefixes[MAP_BLOCK];
+    jacobian sums[MAP_BLOCK];
+    uint8_t bad[MAP_BLOCK][WIDTH];
 };
 
 static void *new_work(size_t size)
@@ -53,8 +55,9 @@ static void read_points(affine *p, const uint8_t *points, size_t count, uint8_t 
     decompress(p, &x, parity, bad);
 }
 
+/* Write points of which x and y are given; `flip` is odd where y has been negated, which only its parity shows. */
 static void write_points(uint8_t *out, uint8_t *bad_out, size_t count, const element *x, const element *y,
-                         const uint8_t bad[WIDTH])
+                         uint64_t flip, const uint8_t bad[WIDTH])
 {
     uint64_t words[WIDTH][4];
     uint8_t odd[WIDTH];
@@ -70,9 +73,9 @@ static void write_points(uint8_t *out, uint8_t *bad_out, size_t count, const ele
             memset(to, 0, POINT_BYTES);
             continue;
         }
-        to[0] = 2 + odd[at];
-        for (int i = 0; i < SCALAR_BYTES; i++)
-            to[1 + i] = (uint8_t)(words[at][3 - i / 8] >> (56 - 8 * (i % 8)));
+        to[0] = 2 + (odd[at] ^ (flip & 1));
+        for (int i = 0; i < 4; i++)
+            store_be64(to + 1 + 8 * i, words[at][3 - i]);
     }
 }
 
@@ -85,13 +88,10 @@ static int multiply_points(const struct recoded *scalar, const uint8_t *points, 
                            uint8_t *bad)
 {
     struct multiplication *work = new_work(sizeof *work);
-    mask flip;
-    element x, y, t;
+    element x, y;
 
     if (work == NULL)
         return -1;
-    for (int unit = 0; unit < UNITS; unit++)
-        flip.v[unit] = broadcast(scalar->flip);
     for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
         size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
 
@@ -109,8 +109,6 @@ static int multiply_points(const struct recoded *scalar, const uint8_t *points, 
         for (size_t g = 0; g < groups; g++) {
             odd_multiples_affine(work->multiples[g], work->steps[g], &work->last[g]);
             ladder(&work->products[g], work->multiples[g], scalar);
-            COMBINE(&t, 0 - work->products[g].y.v[i]);
-            replace(&work->products[g].y, &t, &flip);
             work->last[g] = work->products[g].z;
         }
         invert_all(work->last, work->prefixes, groups);
@@ -118,7 +116,7 @@ static int multiply_points(const struct recoded *scalar, const uint8_t *points, 
             size_t first = done + g * WIDTH;
 
             to_plain(&x, &y, &work->products[g], &work->last[g]);
-            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y,
+            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y, scalar->flip,
                          work->bad[g]);
         }
     }
@@ -134,7 +132,6 @@ static void map_group(jacobian *sum, const uint8_t *uniform, size_t count, uint8
     element u, one;
     jacobian other;
     mask infinite;
-    affine point;
 
     for (size_t at = 0; at < WIDTH; at++)
         memcpy(padded[at], uniform + UNIFORM_BYTES * at_most(at, count - 1), UNIFORM_BYTES);
@@ -143,10 +140,6 @@ static void map_group(jacobian *sum, const uint8_t *uniform, size_t count, uint8
     field_element(&u, padded[0] + UNIFORM_BYTES / 2, UNIFORM_BYTES);
     map_to_curve(&other, &u);
     point_add(sum, &other, &infinite);
-    point = (affine){sum->x, sum->y};
-    replace_by_base(&point, &infinite);
-    sum->x = point.x;
-    sum->y = point.y;
     set_constant(&one, sm2_one);
     replace(&sum->z, &one, &infinite);
     store_mask(bad, &infinite);
@@ -160,8 +153,8 @@ static int map_items(const uint8_t *uniform, size_t count, uint8_t *out, uint8_t
 
     if (work == NULL)
         return -1;
-    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
-        size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
+    for (size_t done = 0; done < count; done += MAP_BLOCK * WIDTH) {
+        size_t here = at_most(count - done, MAP_BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
 
         for (size_t g = 0; g < groups; g++) {
             map_group(&work->sums[g], uniform + UNIFORM_BYTES * (done + g * WIDTH), at_most(here - g * WIDTH, WIDTH),
@@ -173,7 +166,7 @@ static int map_items(const uint8_t *uniform, size_t count, uint8_t *out, uint8_t
             size_t first = done + g * WIDTH;
 
             to_plain(&x, &y, &work->sums[g], &work->last[g]);
-            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y,
+            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y, 1,
                          work->bad[g]);
         }
     }

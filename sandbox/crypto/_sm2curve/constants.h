@@ -14,6 +14,7 @@
 
 static const uint64_t sm2_prime[5] = {0xfffffffffffff, 0xff00000000fff, 0xfffffffffffff, 0xfffffffffffff, 0x0fffffffeffff};
 static const uint64_t sm2_one[5] = {0x0000000000010, 0x0ffffffff0000, 0, 0, 0x0000000100000};
+static const uint64_t sm2_half[5] = {0x0000000000008, 0x07fffffff8000, 0x0000000000000, 0x0000000000000, 0x0000000080000};
 static const uint64_t sm2_b[5] = {0x30632bc0dd422, 0xb09b537ab70d2, 0xa51c3c71cf379, 0x2c8527981505e, 0x040fe188da20e};
 static const uint64_t sm2_base_x[5] = {0x8990f418029e9, 0xe6ca6c04fd132, 0x24c3c33e7981e, 0xb05d6a1ed99ac, 0x01167a5f71c13};
 static const uint64_t sm2_base_y[5] = {0x4e593c2d0ddd6, 0x8ed3295fa6135, 0x2a48f8c1f5e57, 0x5bd8d4cfb066e, 0x03cd65d4e1d73};

@@ -1,12 +1,19 @@
 /* Template: arithmetic modulo p on WIDTH = LANES * UNITS elements at once.
  *
- * The including file defines LANES, UNITS, `limb` (LANES unsigned 64-bit numbers), SAR (shift right, keeping the sign),
- * PRODUCTS_ARE_LOOSE, and multiply_unit and square_unit, which return a b / 2^260 modulo p.
+ * The including file defines LANES, UNITS, `limb` (LANES 64-bit numbers), SAR (shift right, keeping the sign),
+ * FACTORS_ARE_CARRIED, and products that are divided by 2^260 (Montgomery): multiply_unit a b, square_unit a^2,
+ * square_minus_unit a^2 - 2 b + an even multiple of p, multiply_square_unit 2 a b + c^2, multiply_multiply_unit
+ * 2 a b + 2 c d.
  *
- * Bounds. "Tight": limbs in [0, 2^52) and the value below 1.1 p. Operands of products are tight. A product is below
- *   (1.1 p)^2 / 2^260 + p < 1.1 p; it may be "loose", which means that its limbs are not carried yet: signed, below
- *   2^57. Sums and differences are written limb by limb with COMBINE, which then adds 16 p, folds what is above 2^256
- *   and carries: the result is tight if the sum was above -16 p and below 2^8 p and its limbs below 2^62.
+ * Forms. An element is five limbs of 52 bits, and its value an integer from 0 up to 16 p = 2^260; [k] in a comment says
+ *   that it is below k p. What the limbs may be depends on what the element is good for:
+ *     plain   everything: limbs in [0, 2^52), or where factors are not carried signed and below 2^57;
+ *     loose   sums only: limbs signed and below 2^60;
+ *     factor  products only: where FACTORS_ARE_CARRIED, only the lower 52 bits of the four lower limbs count;
+ *     tight   everything: limbs in [0, 2^52), [1.1]. A product of two of these is one again, if it is plain.
+ * Bounds. A product of [j] and [k] is [j k / 16 + 1]; what is added to it before the division counts in full. A sum is
+ *   written limb by limb, in SUM, FACTOR or TIGHT, together with a multiple of p that keeps it from being negative.
+ *   None of its limbs may reach 2^63.
  * Constant time: no branch and no address depends on an element.
  */
 
@@ -20,12 +27,15 @@ typedef struct {
     limb v[UNITS]; /* all ones or zero in each lane */
 } mask;
 
-static inline limb broadcast(uint64_t value)
+#define EACH_UNIT _Pragma("GCC unroll 2") for (int unit = 0; unit < UNITS; unit++)
+#define OF(e) ((e)->v + LIMBS * unit)
+
+INLINE limb broadcast(uint64_t value)
 {
     return (limb){0} + value;
 }
 
-static inline void carry_unit(limb r[LIMBS])
+INLINE void carry_unit(limb r[LIMBS])
 {
 #pragma GCC unroll 4
     for (int i = 0; i < LIMBS - 1; i++) {
@@ -34,67 +44,137 @@ static inline void carry_unit(limb r[LIMBS])
     }
 }
 
-static inline void reduce_unit(limb r[LIMBS])
+/* Carry, and leave in the limb what was carried: a factor. */
+INLINE void carry_factor_unit(limb r[LIMBS])
 {
-#pragma GCC unroll 5
-    for (int i = 0; i < LIMBS; i++)
-        r[i] += 16 * sm2_prime[i];
-    limb high = SAR(r[4], TOP_BITS); /* 2^256 = 2^224 + 2^96 - 2^64 + 1 modulo p */
-    r[4] = (r[4] & ((UINT64_C(1) << TOP_BITS) - 1)) + (high << 16);
+#pragma GCC unroll 4
+    for (int i = 0; FACTORS_ARE_CARRIED && i < LIMBS - 1; i++)
+        r[i + 1] += SAR(r[i], LIMB_BITS);
+}
+
+/* Take multiples of p off a number that is at least keep p, down to between keep p and (keep + 1.1) p. */
+INLINE void fold_unit(limb r[LIMBS], uint64_t keep)
+{
+    limb high = SAR(r[4], TOP_BITS) - keep; /* 2^256 = 2^224 + 2^96 - 2^64 + 1 modulo p */
+
+    r[4] = ((r[4] & ((UINT64_C(1) << TOP_BITS) - 1)) | keep << TOP_BITS) + (high << 16);
     r[1] += (high << 44) - (high << 12);
     r[0] += high;
-    carry_unit(r);
 }
 
-/* Set `out` to the expression, in which i stands for the limb, and make it tight. */
-#define COMBINE(out, expression)                                                                                       \
+INLINE void fold(element *out, uint64_t keep)
+{
+    EACH_UNIT fold_unit(OF(out), keep);
+}
+
+INLINE void carry_factor(element *out)
+{
+    EACH_UNIT carry_factor_unit(OF(out));
+}
+
+/* Limb i of a factor, as a part of a sum. */
+#define LIMB(factor) (FACTORS_ARE_CARRIED && i % LIMBS < LIMBS - 1 ? (factor).v[i] & LIMB_MASK : (factor).v[i])
+
+/* Set `out` to an expression, in which i stands for the limb, and a multiple of p: loose. */
+#define SUM(out, multiple, expression)                                                                                 \
+    _Pragma("GCC unroll 10") for (int i = 0; i < LIMBS * UNITS; i++)                                                   \
+        (out)->v[i] = (multiple) ? (expression) + (multiple) * sm2_prime[i % LIMBS] : (expression)
+
+#define FACTOR(out, multiple, expression)                                                                              \
     do {                                                                                                               \
-        element combined;                                                                                              \
-        _Pragma("GCC unroll 10") for (int i = 0; i < LIMBS * UNITS; i++)                                                                        \
-            combined.v[i] = (expression);                                                                              \
-        _Pragma("GCC unroll 2") for (int unit = 0; unit < UNITS; unit++)                                               \
-            reduce_unit(combined.v + LIMBS * unit);                                                                    \
-        *(out) = combined;                                                                                             \
+        SUM(out, multiple, expression);                                                                                \
+        carry_factor(out);                                                                                             \
     } while (0)
 
-static inline void multiply_loose(element *out, const element *a, const element *b)
+/* The expression may be anything above -16 p. */
+#define TIGHT(out, expression)                                                                                         \
+    do {                                                                                                               \
+        element sum_of;                                                                                                \
+        SUM(&sum_of, 16, expression);                                                                                  \
+        EACH_UNIT {                                                                                                    \
+            fold_unit(OF(&sum_of), 0);                                                                                 \
+            carry_unit(OF(&sum_of));                                                                                   \
+        }                                                                                                              \
+        *(out) = sum_of;                                                                                               \
+    } while (0)
+
+INLINE void multiply_loose(element *out, const element *a, const element *b)
 {
-#pragma GCC unroll 2
-    for (int unit = 0; unit < UNITS; unit++)
-        multiply_unit(out->v + LIMBS * unit, a->v + LIMBS * unit, b->v + LIMBS * unit);
+    EACH_UNIT multiply_unit(OF(out), OF(a), OF(b));
 }
 
-static inline void square_loose(element *out, const element *a)
+INLINE void square_loose(element *out, const element *a)
 {
-#pragma GCC unroll 2
-    for (int unit = 0; unit < UNITS; unit++)
-        square_unit(out->v + LIMBS * unit, a->v + LIMBS * unit);
+    EACH_UNIT square_unit(OF(out), OF(a));
 }
 
-static inline void carry(element *out)
+/* a^2 - 2 b + an even multiple of p: loose */
+INLINE void square_minus(element *out, const element *a, const element *b, uint64_t multiple)
 {
-#pragma GCC unroll 2
-    for (int unit = 0; PRODUCTS_ARE_LOOSE && unit < UNITS; unit++)
-        carry_unit(out->v + LIMBS * unit);
+    EACH_UNIT square_minus_unit(OF(out), OF(a), OF(b), multiple);
 }
 
-static inline void multiply(element *out, const element *a, const element *b)
+INLINE void multiply_factor(element *out, const element *a, const element *b)
 {
-    multiply_loose(out, a, b);
-    carry(out);
+    EACH_UNIT {
+        multiply_unit(OF(out), OF(a), OF(b));
+        carry_factor_unit(OF(out));
+    }
 }
 
-static inline void square(element *out, const element *a)
+INLINE void square_factor(element *out, const element *a)
 {
-    square_loose(out, a);
-    carry(out);
+    EACH_UNIT {
+        square_unit(OF(out), OF(a));
+        carry_factor_unit(OF(out));
+    }
 }
 
-static void square_times(element *out, const element *a, int times)
+/* 2 a b + c^2: a factor */
+INLINE void multiply_square(element *out, const element *a, const element *b, const element *c)
 {
-    *out = *a;
+    EACH_UNIT {
+        multiply_square_unit(OF(out), OF(a), OF(b), OF(c));
+        carry_factor_unit(OF(out));
+    }
+}
+
+/* 2 a b + 2 c d: a factor */
+INLINE void multiply_multiply(element *out, const element *a, const element *b, const element *c, const element *d)
+{
+    EACH_UNIT {
+        multiply_multiply_unit(OF(out), OF(a), OF(b), OF(c), OF(d));
+        carry_factor_unit(OF(out));
+    }
+}
+
+/* Plain products, for all that is not in the innermost loops. */
+CALLED void multiply(element *out, const element *a, const element *b)
+{
+    EACH_UNIT {
+        multiply_unit(OF(out), OF(a), OF(b));
+        if (FACTORS_ARE_CARRIED)
+            carry_unit(OF(out));
+    }
+}
+
+CALLED void square(element *out, const element *a)
+{
+    EACH_UNIT {
+        square_unit(OF(out), OF(a));
+        if (FACTORS_ARE_CARRIED)
+            carry_unit(OF(out));
+    }
+}
+
+/* Square a number of times, at least once: a factor. */
+CALLED void square_times(element *out, const element *a, int times)
+{
+    element t = *a;
+
     for (int i = 0; i < times; i++)
-        square(out, out);
+        square_factor(&t, &t);
+    *out = t;
 }
 
 static inline void set_constant(element *out, const uint64_t constant[LIMBS])
@@ -110,29 +190,33 @@ static inline void replace(element *out, const element *a, const mask *when)
         out->v[i] ^= (out->v[i] ^ a->v[i]) & when->v[i / LIMBS];
 }
 
-/* Bring a tight element into [0, p), still in Montgomery form if it was. */
-static void canonical(element *out, const element *a)
+/* Bring a factor out of Montgomery form and into [0, p). */
+CALLED void leave(element *out, const element *a)
 {
-    for (int unit = 0; unit < UNITS; unit++) {
-        limb t[LIMBS];
+    element one, t;
+
+    set_constant(&one, sm2_unit);
+    multiply(&t, a, &one); /* at most p */
+    EACH_UNIT {
+        limb r[LIMBS];
 
         for (int i = 0; i < LIMBS; i++)
-            t[i] = a->v[LIMBS * unit + i] - sm2_prime[i];
-        carry_unit(t);
-        limb below = SAR(t[4], 63);
+            r[i] = OF(&t)[i] - sm2_prime[i];
+        carry_unit(r);
+        limb below = SAR(r[4], 63);
         for (int i = 0; i < LIMBS; i++)
-            out->v[LIMBS * unit + i] = t[i] ^ ((t[i] ^ a->v[LIMBS * unit + i]) & below);
+            OF(out)[i] = r[i] ^ ((r[i] ^ OF(&t)[i]) & below);
     }
 }
 
-static mask is_zero(const element *a)
+CALLED mask is_zero(const element *factor)
 {
     element t;
     mask out;
 
-    canonical(&t, a);
-    for (int unit = 0; unit < UNITS; unit++) {
-        const limb *r = t.v + LIMBS * unit;
+    leave(&t, factor);
+    EACH_UNIT {
+        const limb *r = OF(&t);
         limb any = r[0] | r[1] | r[2] | r[3] | r[4];
 
         out.v[unit] = ~SAR(any | (0 - any), 63);
@@ -144,27 +228,16 @@ static mask is_equal(const element *a, const element *b)
 {
     element difference;
 
-    COMBINE(&difference, a->v[i] - b->v[i]);
+    TIGHT(&difference, a->v[i] - b->v[i]);
     return is_zero(&difference);
 }
 
-/* Leave Montgomery form; the result is canonical. */
-static void leave(element *out, const element *a)
-{
-    element one, t;
-
-    set_constant(&one, sm2_unit);
-    multiply(&t, a, &one);
-    canonical(out, &t);
-}
-
-/* All ones where a canonical element outside Montgomery form is odd. */
-static mask is_odd(const element *plain)
+/* All ones where an element that has left Montgomery form is odd. */
+static mask is_odd(const element *left)
 {
     mask out;
 
-    for (int unit = 0; unit < UNITS; unit++)
-        out.v[unit] = 0 - (plain->v[LIMBS * unit] & 1);
+    EACH_UNIT out.v[unit] = 0 - (OF(left)[0] & 1);
     return out;
 }
 
@@ -212,7 +285,7 @@ static void invert(element *out, const element *a)
     multiply(out, &t, a);
 }
 
-/* Invert `count` non-zero elements in place with one inversion: P. L. Montgomery's trick. */
+/* Invert `count` non-zero factors in place with one inversion: P. L. Montgomery's trick. */
 static void invert_all(element *values, element *prefixes, size_t count)
 {
     element inverse, t;

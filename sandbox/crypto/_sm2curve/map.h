@@ -64,14 +64,14 @@ static void store_mask(uint8_t set[WIDTH], const mask *from)
 /* x^3 - 3x + b */
 static void right_side(element *out, const element *x)
 {
-    element three, b, t;
+    element one, b, t;
 
+    set_constant(&one, sm2_one);
     set_constant(&b, sm2_b);
     square(&t, x);
-    set_constant(&three, sm2_one);
-    COMBINE(&t, t.v[i] - 3 * three.v[i]);
-    multiply_loose(&t, &t, x);
-    COMBINE(out, t.v[i] + b.v[i]);
+    TIGHT(&t, t.v[i] - 3 * one.v[i]);
+    multiply(&t, &t, x);
+    TIGHT(out, t.v[i] + b.v[i]);
 }
 
 /* Put the base point where the mask is set. */
@@ -85,8 +85,8 @@ static void replace_by_base(affine *p, const mask *where)
     replace(&p->y, &t, where);
 }
 
-/* Points from x (below p, plain) and the parity of y. Where there is no point, or `bad` is set already, the base point
- * is put in its place and `bad` set. */
+/* Points from x (below p, not yet in Montgomery form) and the parity of y. Where there is no point, or `bad` is set
+ * already, the base point is put in its place and `bad` set. */
 static void decompress(affine *p, const element *x, const uint8_t parity[WIDTH], uint8_t bad[WIDTH])
 {
     element enter, w, t, plain;
@@ -101,13 +101,14 @@ static void decompress(affine *p, const element *x, const uint8_t parity[WIDTH],
     sound = is_equal(&t, &w);
     leave(&plain, &p->y);
     odd = is_odd(&plain);
-    for (int unit = 0; unit < UNITS; unit++) {
+    EACH_UNIT {
         wrong.v[unit] |= ~sound.v[unit];
         negate.v[unit] ^= odd.v[unit];
     }
-    COMBINE(&t, 0 - p->y.v[i]);
+    TIGHT(&t, 0 - p->y.v[i]);
     replace(&p->y, &t, &negate);
     replace_by_base(p, &wrong);
+    TIGHT(&p->y, 2 * p->y.v[i]);
     store_mask(bad, &wrong);
 }
 
@@ -127,11 +128,11 @@ static void field_element(element *u, const uint8_t *uniform, size_t stride)
     }
     load_words(&t, high);
     set_constant(&enter, sm2_enter_high);
-    multiply_loose(u, &t, &enter);
+    multiply(u, &t, &enter);
     load_words(&t, low); /* below 2^256 < 1.1 p */
     set_constant(&enter, sm2_enter);
-    multiply_loose(&t, &t, &enter);
-    COMBINE(u, u->v[i] + t.v[i]);
+    multiply(&t, &t, &enter);
+    TIGHT(u, u->v[i] + t.v[i]);
 }
 
 /* The simplified SWU map; the point comes out with Z = the denominator of x. */
@@ -142,24 +143,24 @@ static void map_to_curve(jacobian *p, const element *u)
 
     set_constant(&one, sm2_one);
     set_constant(&b, sm2_b);
-    square_loose(&t, u);
-    COMBINE(&zu2, 0 - 9 * t.v[i]);
-    square_loose(&t, &zu2);
-    COMBINE(&t, t.v[i] + zu2.v[i]); /* Z^2 u^4 + Z u^2 */
-    COMBINE(&w, t.v[i] + one.v[i]);
+    square(&t, u);
+    TIGHT(&zu2, 0 - 9 * t.v[i]);
+    square(&t, &zu2);
+    TIGHT(&t, t.v[i] + zu2.v[i]); /* Z^2 u^4 + Z u^2 */
+    TIGHT(&w, t.v[i] + one.v[i]);
     multiply(&n, &b, &w); /* numerator of x1 */
     zero = is_zero(&t);
-    COMBINE(&d, 3 * t.v[i]); /* denominator A * -t, with A = -3 */
-    COMBINE(&other, 27 * one.v[i]); /* A Z, where t = 0 */
+    TIGHT(&d, 3 * t.v[i]); /* denominator A * -t, with A = -3 */
+    TIGHT(&other, 27 * one.v[i]); /* A Z, where t = 0 */
     replace(&d, &other, &zero);
 
     square(&n2, &n);
     square(&d2, &d);
     multiply(&d3, &d2, &d);
-    COMBINE(&t, n2.v[i] - 3 * d2.v[i]);
-    multiply_loose(&t, &t, &n);
-    multiply_loose(&w, &b, &d3);
-    COMBINE(&w, w.v[i] + t.v[i]); /* g(x1) = w / d3 */
+    TIGHT(&t, n2.v[i] - 3 * d2.v[i]);
+    multiply(&t, &t, &n);
+    multiply(&w, &b, &d3);
+    TIGHT(&w, w.v[i] + t.v[i]); /* g(x1) = w / d3 */
 
     square(&t, &d3);
     multiply(&v, &w, &d3);
@@ -171,8 +172,8 @@ static void map_to_curve(jacobian *p, const element *u)
     is_square = is_equal(&t, &w);
 
     multiply(&y, &zu2, u); /* where g(x1) is no square: x2 = Z u^2 x1 and y2 = Z u^3 sqrt(Z g(x1)) */
-    multiply_loose(&t, &y, &y1);
-    COMBINE(&y, 3 * t.v[i]);
+    multiply(&t, &y, &y1);
+    TIGHT(&y, 3 * t.v[i]);
     replace(&y, &y1, &is_square);
     multiply(&other, &zu2, &n);
     replace(&other, &n, &is_square);
@@ -181,12 +182,12 @@ static void map_to_curve(jacobian *p, const element *u)
     negate = is_odd(&plain);
     leave(&plain, &y);
     odd = is_odd(&plain);
-    for (int unit = 0; unit < UNITS; unit++)
-        negate.v[unit] ^= odd.v[unit];
-    COMBINE(&t, 0 - y.v[i]);
+    EACH_UNIT negate.v[unit] ^= odd.v[unit];
+    TIGHT(&t, 0 - y.v[i]);
     replace(&y, &t, &negate);
 
     multiply(&p->x, &other, &d);
-    multiply(&p->y, &y, &d3);
+    multiply(&t, &y, &d3);
+    TIGHT(&p->y, 2 * t.v[i]);
     p->z = d;
 }
