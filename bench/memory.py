@@ -3,8 +3,9 @@
     ours    the node, Ray workers while they work for us, engine children with their guards and helpers
     ray     what Ray keeps for itself: cluster store, raylet, agents, monitors, idle workers
 
-Units:   MiB of resident memory, added up: pages that processes share count in each, so this is never too little.
-         Seconds of CPU time, user and system, Ray's included.
+Units:   MiB of resident memory of a node. Its processes load the same libraries: what they hold of their own is added
+         up, what they hold of one file counts once (of each file, as much as the process that holds most of it). Ray's
+         are plainly added up, shared pages and all. Seconds of CPU time, user and system, Ray's included.
 Shapes:  a process counts as Ray's by its name or command line. The sum is taken every ``PAUSE_S`` seconds
          unless told otherwise; what is shorter is missed.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Final, Self
 
@@ -35,6 +36,7 @@ class Memory:
         self.ours = dict.fromkeys(roots, 0.0)
         self.ray = dict.fromkeys(roots, 0.0)
         self.parts: dict[str, dict[str, int]] = {name: {} for name in roots}  # MiB by process when ours was largest
+        self._own = dict.fromkeys(roots, 0.0)  # the most that was no file's
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
         self._over = threading.Event()
 
@@ -64,10 +66,13 @@ class Memory:
         while not self._over.wait(self._pause_s):
             for name, root in self._roots.items():
                 parts, rays = _sizes(root)
-                ours = sum(parts.values())
-                if ours > self.ours[name]:
-                    self.ours[name], self.parts[name] = ours, {part: round(size) for part, size in parts.items()}
                 self.ray[name] = max(self.ray[name], rays)
+                own = sum(parts.values())
+                if own <= self._own[name]:
+                    continue
+                files = _files(int(part.split()[-1]) for part in parts)
+                self._own[name], self.ours[name] = own, own + files
+                self.parts[name] = {part: round(size) for part, size in parts.items()} | {"files": round(files)}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -87,20 +92,34 @@ def resident_mib(pid: int) -> int:
 
 
 def _sizes(root: psutil.Process) -> tuple[dict[str, float], float]:
-    """Return the MiB of each process of ours, by name and id, and of all of Ray's."""
+    """Return the MiB that each process of ours holds of its own, by name and id, and what all of Ray's hold."""
     ours: dict[str, float] = {}
     rays = 0.0
     for process in [root, *root.children(recursive=True)]:
         try:
-            size, own = process.memory_info().rss / 2**20, process == root or not _is_rays(process)
+            held, is_own = process.memory_info(), process == root or not _is_rays(process)
             name = f"{process.name()} {process.pid}"
         except psutil.NoSuchProcess:
             continue  # it ended between the list and the look
-        if own:
-            ours[name] = size
+        if is_own:
+            ours[name] = (held.rss - held.shared) / 2**20
         else:
-            rays += size
+            rays += held.rss / 2**20
     return ours, rays
+
+
+def _files(pids: Iterable[int]) -> float:
+    """Return the MiB that processes hold of files and of memory they share, each file once."""
+    most: dict[str, int] = {}
+    for pid in pids:
+        own: dict[str, int] = {}
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            for mapped in psutil.Process(pid).memory_maps(grouped=True):
+                if not mapped.path.startswith("["):
+                    own[mapped.path] = max(0, mapped.rss - mapped.anonymous)
+        for path, size in own.items():
+            most[path] = max(most.get(path, 0), size)
+    return sum(most.values()) / 2**20
 
 
 def _is_rays(process: psutil.Process) -> bool:

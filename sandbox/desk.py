@@ -23,6 +23,7 @@ import struct
 from typing import Any
 
 from sandbox.errors import JobFailed
+from sandbox.model import Population, RawResult
 
 MAX_HEAD = 1 << 20
 MAX_BODY = 1 << 31
@@ -67,6 +68,23 @@ class Blocking:
         with contextlib.suppress(OSError):  # the node may have hung up first
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+
+def pack_result(done: RawResult) -> bytes:
+    """Return what a stage leaves, as it travels to the node, and as the node keeps it while a job is held."""
+    people = [(one.name, one.sketch.hex(), one.rows, one.size, one.is_whole) for one in done.populations]
+    numbers = {"gate_inputs": dict(done.gate_inputs), "figures": dict(done.figures), "tables": dict(done.tables)}
+    return json.dumps({**numbers, "populations": people}, separators=(",", ":")).encode()
+
+
+def unpack_result(data: bytes) -> RawResult:
+    """Return what :func:`pack_result` packed."""
+    told = json.loads(data)
+    people = tuple(
+        Population(name, bytes.fromhex(sketch), rows, size, is_whole)
+        for name, sketch, rows, size, is_whole in told["populations"]
+    )
+    return RawResult(told["gate_inputs"], told["figures"], told["tables"], people)
 
 
 async def read(reader: asyncio.StreamReader) -> Frame | None:

@@ -136,6 +136,22 @@ class OutputWithheld(SandboxError):
     next_step_zh = "原因由数据方保存；请调整问题本身"
 
 
+class SentBack(SandboxError):
+    """A reviewer asks for changes before this may leave."""
+
+    public, public_zh = "a reviewer sent the job back", "审核人已退回该作业"
+    next_step = "change the request as the reviewer says, and submit again with a new request id"
+    next_step_zh = "按审核意见修改后，以新的请求编号重新提交"
+
+
+class Expired(SandboxError):
+    """Nobody decided on a held job in time."""
+
+    public, public_zh = "the review was not finished in time", "审核逾期未完成"
+    next_step = "ask the data owners' reviewers, and submit again with a new request id"
+    next_step_zh = "联系数据方审核人，以新的请求编号重新提交"
+
+
 class PartyFailed(SandboxError):
     """A party broke off, went silent, refused, or disagreed on the terms."""
 

@@ -28,6 +28,7 @@ from sandbox.model import (
     Acceptance,
     CosignQuery,
     Failure,
+    GrantStatement,
     OpenedTerms,
     Proposal,
     RawResult,
@@ -157,11 +158,12 @@ class Exchange:
         async with opened:
             yield wires
 
-    async def take_grant(self, party: str, grant: Signed) -> None:
-        """Take another owner's grant and wake whoever waits for it."""
-        job_id = await self.ledger.take_grant(party, self.identity(party), grant)
-        if job_id in self.granted:
-            self.granted[job_id].set()
+    async def take_grant(self, party: str, grant: Signed) -> GrantStatement:
+        """Take another party's grant, or its word about a held job, and wake whoever waits for it."""
+        statement = await self.ledger.take_grant(party, self.identity(party), grant)
+        if statement.job_id in self.granted:
+            self.granted[statement.job_id].set()
+        return statement
 
     async def receipt(self, index: int) -> bytes:
         """Return the receipt of an entry, co-signed; the text form."""
@@ -310,6 +312,19 @@ class Wires:
             share += piece
         return bytes(share)
 
+    async def passed(self) -> None:
+        """Wait until the gate of every party has let the job pass: only then is it held anywhere."""
+        await self._connections.broadcast("passed")
+        for party in self._others:
+            await self._connections.recv(party, "passed", READY_S)
+
+    async def part(self) -> None:
+        """End the connections in order; whatever goes wrong now, the job is held at this node."""
+        try:
+            await self._connections.finish()
+        except SandboxError as error:
+            log.warning("job %s is held, its connections did not end in order: %s", self._job.job_id, error)
+
     async def closed(self) -> None:
         """Tell the others that whatever later jobs build on is in place here."""
         with contextlib.suppress(SandboxError):  # the job is released here; who is gone by now will see its own end
@@ -385,6 +400,7 @@ class Wires:
             "salt": setting.salt.hex(),
             "rows": dict(setting.rows),
             "paillier_key": (await self._ledger.paillier_key(self._job)).hex(),
+            "population_key": self._ledger.keys.population_key.hex(),
             "subject": self._ledger.subject(self._job),
             "deadline_s": self._job.plan.deadline_s,
             "cores": self._ledger.settings.ray_cpus,

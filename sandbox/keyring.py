@@ -54,6 +54,11 @@ class NodeKeys:
     tls_certificate: bytes
     node_key: bytes
 
+    @property
+    def population_key(self) -> bytes:
+        """The secret under which this node's people are sketched: of no use to anybody else."""
+        return hkdf(self.node_key, b"", b"populations", 32)
+
     def card(self, node_id: str, organisation: str, address: str) -> Signed:
         """Return the peer card of this node."""
         certified = {p: signed.certify(self.identity, p, getattr(self, p).public) for p in _PURPOSES}

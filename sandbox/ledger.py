@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, insert, select
 
-from sandbox import record, signed, wire
+from sandbox import record, review, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
@@ -28,6 +28,7 @@ from sandbox.errors import (
     AlreadyExists,
     BudgetSpent,
     Cancelled,
+    Expired,
     Interrupted,
     InvalidSpec,
     JobFailed,
@@ -36,10 +37,13 @@ from sandbox.errors import (
     PartyFailed,
     PolicyRefused,
     SandboxError,
+    SentBack,
     Unauthenticated,
     Unavailable,
     WrongState,
 )
+from sandbox.gate import history
+from sandbox.gate.judge import Bounds, Evidence, judge
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import KINDS
@@ -64,6 +68,7 @@ from sandbox.model import (
     JobSubmission,
     OpenedTerms,
     Opening,
+    OutputClass,
     Plan,
     PsiOutput,
     PsiSpec,
@@ -82,7 +87,7 @@ from sandbox.mpc import paillier
 from sandbox.policy import book, quota
 from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on
 from sandbox.policy.consent import open_subject
-from sandbox.policy.scenario import Standing, coefficient
+from sandbox.policy.scenario import Standing, coefficient, controller
 from sandbox.record import Job
 from sandbox.settings import Settings
 from sandbox.store import Store, datasets, grants, paillier_keys, refusals, results
@@ -103,7 +108,9 @@ _ENTERED = (
 _ENDS: Mapping[type[SandboxError], State] = {
     OutputWithheld: State.REFUSED,
     PolicyRefused: State.REFUSED,
+    SentBack: State.REFUSED,
     Cancelled: State.CANCELLED,
+    Expired: State.EXPIRED,
 }
 
 
@@ -278,9 +285,11 @@ class Ledger:
 
     def grant(self, job: Job, which: str) -> Signed | None:
         """Return this owner's signed leave to reveal; None if it owns nothing in the job."""
-        if not self.owns(job.plan):
-            return None
-        value = GrantStatement(self.node_id, job.job_id, job.plan_digest, job.plan.recipient, which)
+        return self.statement(job, which) if self.owns(job.plan) else None
+
+    def statement(self, job: Job, which: str, note: str = "") -> Signed:
+        """Return this party's signed word about a job: leave to reveal, or how a held job ended here."""
+        value = GrantStatement(self.node_id, job.job_id, job.plan_digest, job.plan.recipient, which, note)
         return signed.sign(self.keys.identity, "grant", value)
 
     # --- the line ---------------------------------------------------------------------------------------------------
@@ -302,8 +311,7 @@ class Ledger:
         """
 
         def enter(conn: Connection) -> None:
-            entered = [wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job.job_id)]
-            if entered.count("resumed") >= most:
+            if _entered(conn, job.job_id).count("resumed") >= most:
                 raise Interrupted(tell="a party went away too often", stage="resume")
             standing = book.standing(conn, job.plan.scenario_digest)
             if standing is None or standing.state(signed.now_ms()) != "active":
@@ -317,8 +325,8 @@ class Ledger:
 
         def look() -> bool:
             with self.store.read() as conn:
-                entered = {wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job.job_id)}
-                return "released" not in entered and bool(artefacts.names(conn, job.job_id, SETTING))
+                is_released = "released" in _entered(conn, job.job_id)
+                return not is_released and bool(artefacts.names(conn, job.job_id, SETTING))
 
         return job.state is State.RUNNING and await asyncio.to_thread(look)
 
@@ -330,10 +338,42 @@ class Ledger:
     def _rows(self, conn: Connection, plan: Plan) -> int:
         return int(_dataset(conn, self._reference(plan)).rows)
 
+    async def judge(self, job: Job, raw: RawResult) -> None:
+        """This owner's gate, and a note of whom the release would be about; what it found is kept for its people.
+
+        One transaction: of two jobs at once, whose difference would be somebody, one comes second.
+
+        Raises:
+            OutputWithheld: it does not pass; nothing is noted then.
+        """
+
+        def look(conn: Connection) -> None:
+            scenario = book.application(conn, job.plan.scenario_digest)
+            found = judge(job.plan, raw.gate_inputs, Bounds(self.settings.top_two_floor, self.settings.remainder_floor))
+            others = [p for p in job.plan.parties if p.dataset is not None and p.node_id != self.node_id]
+            asked = history.Asked(
+                controller(scenario),
+                job.job_id,
+                frozenset(party.dataset.code for party in others if party.dataset is not None),
+                tagged("partners", b"".join(sorted(party.content_hash for party in others))),
+            )
+            least = max(rule.min_group for rule in job.plan.outputs)
+            if any(rule.class_ is OutputClass.AGGREGATE for rule in job.plan.outputs):
+                if reason := history.conflict(conn, asked, raw.populations, least):
+                    raise OutputWithheld(reason, stage="gate")
+                if raw.populations:
+                    found += (Evidence("", "people by whom it differs from earlier releases: none, or", least, least),)
+            history.note(conn, asked, raw.populations, signed.now_ms())
+            review.keep(conn, self.keys.node_key, job, scenario, found)
+
+        await self.write(look)
+
     async def release(self, job: Job, raw: RawResult) -> None:
         """The durable entry without which no last share may leave."""
 
         def enter(conn: Connection) -> None:
+            if "released" in _entered(conn, job.job_id):
+                return  # a held job that was cut off in the middle is taken up again
             people = _people(raw)
             record.people(conn, job.job_id, people)
             if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):
@@ -412,9 +452,9 @@ class Ledger:
 
         def end(conn: Connection) -> None:
             now = record.read(conn, job.job_id).state
-            if now in ENDED:
-                return  # what ended stays as it ended
             then = _ENDS.get(type(error), State.FAILED)
+            if now in ENDED or (now is State.HELD and then is State.FAILED):
+                return  # what ended stays as it ended; what is held waits for people, not for connections
             if now is State.ADMITTED and then is State.REFUSED:
                 then = State.FAILED
             record.move(conn, job.job_id, then)
@@ -455,7 +495,19 @@ class Ledger:
         commitments: tuple[Commitment, ...] = (),
     ) -> int:
         """Append an entry about a job, inside the caller's transaction."""
-        actor, digest = job.submission.key_id, job.plan.scenario_digest
+        return self.enter_by(conn, what, job, job.submission.key_id, facts, commitments)
+
+    def enter_by(
+        self,
+        conn: Connection,
+        what: str,
+        job: Job,
+        actor: str,
+        facts: Mapping[str, str],
+        commitments: tuple[Commitment, ...] = (),
+    ) -> int:
+        """The same in the name of somebody else than its submitter."""
+        digest = job.plan.scenario_digest
         entry = self._entry(what, job.job_id, job.plan_digest, digest, actor, job.plan.time_ms, facts, commitments)
         return audit_log.append(conn, wire.encode(entry), job.job_id)
 
@@ -523,8 +575,8 @@ class Ledger:
         with self.store.read() as conn:
             return artefacts.names(conn, job.job_id, prefix)
 
-    async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> str:
-        """Store another owner's grant; returns the job id.
+    async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> GrantStatement:
+        """Store an owner's grant; returns what it says.
 
         Raises:
             Unauthenticated: that party did not sign it.
@@ -543,7 +595,7 @@ class Ledger:
                 conn.execute(insert(grants).values(**row))
 
         await self.write(store)
-        return statement.job_id
+        return statement
 
     async def granted(self, job: Job, which: str) -> frozenset[str]:
         """Return the parties whose grants this node holds."""
@@ -690,6 +742,10 @@ def _people(raw: RawResult) -> int:
     if "rows" in raw.gate_inputs:
         return raw.gate_inputs["rows"]
     return raw.gate_inputs.get("group.aligned", 0)
+
+
+def _entered(conn: Connection, job_id: str) -> list[str]:
+    return [wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job_id)]
 
 
 def _is_applicant(spec: JobSpec) -> bool:

@@ -56,6 +56,16 @@ class OutputClass(enum.IntEnum):
     AGGREGATE = 1
     ROW_CONSENTED = 2
     REPORT = 3
+    MODEL = 4
+    NOISY = 5
+
+
+class Decision(enum.IntEnum):
+    """What a reviewer says."""
+
+    APPROVE = 1
+    REFUSE = 2
+    SEND_BACK = 3
 
 
 class VersionRule(enum.IntEnum):
@@ -287,6 +297,10 @@ class OutputRule:
     round_to: int
     max_rows: int
     max_bytes: int
+    reviewed: bool = False
+    top_two: int = 0
+    remainder: int = 0
+    suppress: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +365,8 @@ class Scenario:
     dimensions: Annotated[tuple[Dimension, ...], Size(0, 64)] = ()
     measures: tuple[MeasureRange, ...] = ()
     accepts_two_contributors: bool = False
+    controller: Annotated[str, Size(0, 64)] = ""
+    epsilon_milli: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +484,7 @@ class TrainSpec:
     holdout_percent: int
     seed: Annotated[bytes, Size(1, 32)]
     l2_micro: int
+    release_scorecard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,6 +518,8 @@ class AggregateSpec:
     groups: Annotated[tuple[Name, ...], Size(0, 2)]
     measures: Annotated[tuple[Measure, ...], Size(1, 16)]
     key_bits: int
+    margins: bool = False
+    epsilon_milli: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -717,12 +736,24 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Population:
+    """The people behind one number that would leave, as far as one owner knows them; what differencing is found by."""
+
+    name: str
+    sketch: bytes = field(repr=False)  # of their keys, 128 bytes: see kinds.population
+    rows: int  # of this owner's, in the sketch
+    size: int  # of the group, over all parties
+    is_whole: bool = False  # all rows this owner brought: nobody knows which of them are in the group
+
+
+@dataclass(frozen=True, slots=True)
 class RawResult:
     """What a stage left at this node: numbers, and names of sealed artefacts. For the gate, and for nobody else yet."""
 
     gate_inputs: Mapping[str, int] = field(repr=False)
     figures: Mapping[str, float] = field(repr=False)
     tables: Mapping[str, str] = field(repr=False)  # output name -> artefact name
+    populations: tuple[Population, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -772,6 +803,95 @@ class DatasetView:
     created_ms: int
     licence: Annotated[str, Size(0, 128)]
     retention_days: int
+
+
+# --- review
+# -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewDecision:
+    """What one reviewer decided, over which evidence."""
+
+    job_id: JobId
+    plan_digest: Digest
+    evidence_digest: Digest
+    decision: Decision
+    reason: Text
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewVerdict:
+    """Body of DecideReview."""
+
+    decision: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewQuery:
+    """One held job, by id."""
+
+    job_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class CheckView:
+    """One check of the gate, as a reviewer of the owner may see it."""
+
+    output: Name
+    check: Text
+    bound: Text
+    found: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseView:
+    """One earlier release to the same merchant or to one under the same control."""
+
+    job_id: JobId
+    kind: JobKind
+    merchant: Name
+    time_ms: int
+    outputs: tuple[Name, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionView:
+    """One reviewer's decision, as the others see it."""
+
+    reviewer: Name
+    decision: Decision
+    reason: Text
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewView:
+    """A held job, and everything a reviewer needs to decide on it."""
+
+    job_id: JobId
+    kind: JobKind
+    state: Name
+    plan_digest: Digest
+    evidence_digest: Digest
+    scenario: Name
+    scenario_digest: Digest
+    purpose: Text
+    merchant: Name
+    controller: Annotated[str, Size(0, 64)]
+    recipient: KeyId
+    recipient_node: NodeId
+    outputs: tuple[OutputRule, ...]
+    parties: tuple[NodeId, ...]
+    checks: Annotated[tuple[CheckView, ...], Size(0, 4096)]
+    history: tuple[ReleaseView, ...]
+    decisions: tuple[DecisionView, ...]
+    approvals_needed: int
+    held_ms: int
+    due_ms: int
+    is_due_soon: bool
+    sample: Annotated[str, Size(0, 65536)]
 
 
 # --- audit
@@ -904,6 +1024,7 @@ class GrantStatement:
     plan_digest: Digest
     recipient: KeyId
     round: Name
+    note: Text = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from sandbox.api.catalog import Catalog
 from sandbox.api.edge import Edge
 from sandbox.api.jobs import Jobs
 from sandbox.api.peers import Peers
+from sandbox.api.reviews import Reviews
 from sandbox.api.scenarios import Scenarios
 from sandbox.catalog import vault
 from sandbox.checks import Check, doctor
@@ -51,6 +52,8 @@ from sandbox.v1 import (
     job_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
+    review_pb2,
+    review_pb2_grpc,
     scenario_pb2,
     scenario_pb2_grpc,
 )
@@ -67,6 +70,7 @@ SERVICES = (
             (catalog_pb2, "CatalogService"),
             (job_pb2, "JobService"),
             (peer_pb2, "PeerService"),
+            (review_pb2, "ReviewService"),
             (scenario_pb2, "ScenarioService"),
         )
     ),
@@ -114,6 +118,7 @@ async def _serve(home: Home, run: Path) -> None:
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
+    review_pb2_grpc.add_ReviewServiceServicer_to_server(Reviews(edge, pipeline, ledger), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(edge, ledger), server)
     peer_pb2_grpc.add_PeerServiceServicer_to_server(Peers(edge, pipeline, exchange, scenarios), server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
@@ -135,7 +140,10 @@ async def _serve(home: Home, run: Path) -> None:
 
     listen_for_signals()
     runner.on_up = listen_for_signals  # Ray puts a handler of its own in front of ours, which prints a stack
-    chores = [asyncio.create_task(_every_hour(edge, scenarios, exchange))]
+    chores = [
+        asyncio.create_task(_every_hour(edge, scenarios, exchange)),
+        asyncio.create_task(_every_minute(pipeline)),
+    ]
     if settings.ray_start == "eager":
         chores.append(asyncio.create_task(_start(runner)))
     await stop.wait()
@@ -161,6 +169,16 @@ async def _every_hour(edge: Edge, scenarios: Scenarios, exchange: Exchange) -> N
         except SandboxError as error:
             log.warning("the hourly round was cut short: %s", error)
         await asyncio.sleep(3600)
+
+
+async def _every_minute(pipeline: Pipeline) -> None:
+    """Look after the jobs that wait for people."""
+    while True:
+        try:
+            await pipeline.tend_held()
+        except SandboxError as error:
+            log.warning("the round over held jobs was cut short: %s", error)
+        await asyncio.sleep(60)
 
 
 def _sweep_vault(home: Home) -> int:

@@ -5,6 +5,7 @@ runs.
                                 └── start · terms · salt ──┘
             gate on sizes, where the protocol itself reveals ── grants
             spend quota ── compute ── gate ── grants ── entry: released ── last shares
+                                       └─ HELD, where people review (``holds``), and on from the grants
             recipient's node: finish ── release ── entry: delivered ── co-signature ── sealed result
 
 *admitted* is durable before any work, *released* before any byte leaves, and no result exists without its receipt.
@@ -25,6 +26,7 @@ from sqlalchemy import Connection
 
 from sandbox import record, signed, wire
 from sandbox.crypto.sm3 import tagged
+from sandbox.desk import unpack_result
 from sandbox.errors import (
     AlreadyExists,
     Cancelled,
@@ -34,26 +36,33 @@ from sandbox.errors import (
     OutputWithheld,
     PartyFailed,
     SandboxError,
+    SentBack,
     Unauthenticated,
     Unavailable,
     WrongState,
 )
 from sandbox.exchange import Exchange, Setting, Wires
-from sandbox.gate.judge import judge, judge_sizes
+from sandbox.gate.judge import judge_sizes
+from sandbox.holds import HELD, Holds
 from sandbox.kinds import KINDS
 from sandbox.ledger import Committed, Delivery, Ledger
 from sandbox.model import (
     Acceptance,
     Call,
+    GrantStatement,
     JobSubmission,
     Plan,
     Proposal,
     RawResult,
+    ReviewVerdict,
     Signed,
+    State,
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
 from sandbox.record import Job
+from sandbox.registry import Registered
+from sandbox.review import is_reviewed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -62,7 +71,7 @@ SKEW_MS = 60_000
 CALL_WINDOW_MS = 120_000
 MOST_AT_ONCE = 64
 RESUMES = 2  # how often a job may be taken up after a party went away
-SHARED_ENDS = (OutputWithheld, Cancelled)
+SHARED_ENDS = (OutputWithheld, Cancelled, SentBack)
 Remember = Callable[[Connection], None]
 
 
@@ -74,6 +83,7 @@ class Live:
     stage: str = "admitted"
     progress: str = ""  # for this node's operator; a requester learns no sizes before the release
     resumable: bool = False  # whether it can be taken up again if this node stops now
+    is_held: bool = False  # whether people have to look before it goes on
     began: float = 0.0
     acceptance: Signed | None = None
     reason: SandboxError | None = None
@@ -91,6 +101,8 @@ class Pipeline:
         """
         self._ledger, self._exchange = ledger, exchange
         self._live: dict[str, Live] = {}
+        self._holds = Holds(ledger, exchange, self._go_on)
+        self._tending: set[asyncio.Task[None]] = set()
 
     # --- admission ------------------------------------------------------------------------------------------------
 
@@ -245,13 +257,24 @@ class Pipeline:
 
     async def _reveal(self, job: Job, live: Live, wires: Wires, setting: Setting, raw: RawResult) -> None:
         """The second half of the line: nothing of the result has left its party before."""
-        kind, ledger = KINDS[job.plan.kind], self._ledger
+        ledger = self._ledger
         async with self._stage(job, live, "gate", wires):
             if ledger.owns(job.plan):
-                judge(job.plan, raw.gate_inputs)
+                await ledger.judge(job, raw)
+            if is_reviewed(job.plan):
+                await wires.passed()
+                await self._holds.hold(job, setting, raw)
+                live.is_held = True
+                await wires.part()
+                return
             await wires.grants(ledger.grant(job, "after"), "after")
-            await ledger.release(job, raw)
+        await self._release(job, live, wires, setting, raw)
+
+    async def _release(self, job: Job, live: Live, wires: Wires, setting: Setting, raw: RawResult) -> None:
+        """The end of the line: every owner has granted."""
+        kind, ledger = KINDS[job.plan.kind], self._ledger
         async with self._stage(job, live, "reveal", wires):
+            await ledger.release(job, raw)
             shares = kind.shares(job.plan, job.spec, ledger.scenario(job.plan))
             await wires.shares(shares)
             if ledger.node_id in shares:
@@ -282,6 +305,14 @@ class Pipeline:
             except Interrupted as error:
                 last = error
         raise last
+
+    async def _take_up(self, job: Job, live: Live) -> None:
+        """Go on with a held job that every owner has granted."""
+        async with self._exchange.reopen(job, lambda: live.stage, lambda: live.reason) as wires:
+            setting = await wires.resume()
+            raw = unpack_result(await self._ledger.fetch(job, job.job_id, HELD))
+            await wires.grants(None, "after")
+            await self._release(job, live, wires, setting, raw)
 
     async def _deliver(self, job: Job, raw: RawResult) -> tuple[Delivery, bytes]:
         """Enter what leaves in the log, and have another party co-sign the log with the entry in it."""
@@ -327,6 +358,8 @@ class Pipeline:
             stop.cancel()
             self._live.pop(job.job_id, None)
             live.changed.set()
+            if live.is_held:
+                self._soon(self._holds.tend(job.job_id))
 
     async def _stop(self, job: Job, live: Live, error: SandboxError) -> None:
         """State, reason, entry and quota in one transaction. The others were told when the connections closed."""
@@ -340,7 +373,8 @@ class Pipeline:
         """Stop a job here and, through its connections, everywhere."""
         live = self._live.get(job_id)
         if live is None:
-            raise WrongState(tell="the job has ended already")
+            await self._holds.end(job_id, Cancelled(party=self._ledger.node_id), "cancelled")
+            return
         live.stop.set()
         if live.task is not None:
             await asyncio.wait({live.task}, timeout=15.0)
@@ -373,6 +407,8 @@ class Pipeline:
         """After a restart: what was in motion fails cleanly; quota comes back where nothing had been sent."""
         for job_id in await self._ledger.unfinished():
             job = await self._ledger.job(job_id)
+            if job.state is State.HELD:
+                continue  # it waits for people, and ``tend_held`` looks after it
             if await self._ledger.can_resume(job):
                 self._start(job, lambda live, job=job: self._resume(job, live))  # type: ignore[misc]
                 continue
@@ -381,9 +417,39 @@ class Pipeline:
             )
             await self._ledger.stop(job, error, self._exchange.failure(error, "restart"))
 
+    # --- held jobs --------------------------------------------------------------------------------------------------
+
+    async def decide(self, job_id: str, verdict: ReviewVerdict, reviewer: Registered, remember: Remember) -> None:
+        """Take one reviewer's decision on a held job, and act on it."""
+        await _finished(self._holds.decide(job_id, verdict, reviewer, remember))
+
+    async def told(self, statement: GrantStatement) -> None:
+        """Take another party's grant, or its word about a held job."""
+        self._soon(self._holds.told(statement))
+
+    async def tend_held(self) -> None:
+        """Remind reviewers, let jobs expire, and go on with those that every owner has granted."""
+        await self._holds.tend_all()
+
+    def _go_on(self, job: Job) -> None:
+        if job.job_id not in self._live:
+            self._start(job, lambda live: self._take_up(job, live))
+
+    def _soon(self, action: Coroutine[Any, Any, None]) -> None:
+        async def run() -> None:
+            try:
+                await action
+            except SandboxError as error:  # the next round tries again
+                log.warning("a held job was not looked after: %s", error)
+
+        task = asyncio.create_task(run())
+        self._tending.add(task)
+        task.add_done_callback(self._tending.discard)
+
     async def close(self) -> None:
         """Stop every job and wait until it is written down."""
         tasks = [live.task for live in self._live.values() if live.task is not None]
+        tasks += self._tending
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

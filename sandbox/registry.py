@@ -16,7 +16,7 @@ from sandbox.errors import AlreadyExists, InvalidSpec, NotFound
 from sandbox.model import KeyCard, PeerCard, Signed
 from sandbox.store import keys, peers
 
-ROLES = frozenset({"submitter", "owner", "operator", "auditor", "consent"})
+ROLES = frozenset({"submitter", "owner", "operator", "reviewer", "auditor", "consent"})
 PEER = "peer"  # the role of a pinned node's identity key
 
 

@@ -261,7 +261,7 @@ async def _attend(
                 elif op == "relay":
                     await host.relay(Path(head["path"]))
                 elif op == "done" and not outcome.done():
-                    outcome.set_result(RawResult(head["gate_inputs"], head["figures"], head["tables"]))
+                    outcome.set_result(desk.unpack_result(body))
                 writer.write(desk.pack({"op": "answer"}, answer))
                 await writer.drain()
     except SandboxError as error:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -207,6 +208,59 @@ paillier_keys = Table(
     Column("bits", Integer, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),  # under the node key
     Column("created_ms", BigInteger, nullable=False),
+)
+
+released_populations = Table(
+    "released_population",  # at the gate, before the release: what differencing is found by
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("controller", String(64), nullable=False),
+    Column("job_id", String(32), nullable=False, index=True),
+    Column("name", String(256), nullable=False),
+    Column("is_whole", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sketch", LargeBinary, nullable=False),
+    Column("partners", String(640), nullable=False),  # codes of the other parties' datasets, sorted, comma-separated
+    Column("content", LargeBinary, nullable=False),  # digest over the other parties' content hashes
+    Column("time_ms", BigInteger, nullable=False),
+    Index("released_by_rows", "controller", "is_whole", "rows"),
+)
+
+evidences = Table(
+    "evidence",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # what the gate found, for the owner only, under the node key
+)
+
+reviews = Table(
+    "review",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("is_here", Integer, nullable=False),  # whether this node's reviewers decide
+    Column("held_ms", BigInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("reminded_ms", BigInteger),
+)
+
+decisions = Table(
+    "review_decision",
+    metadata,
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("key_id", String(32), primary_key=True),
+    Column("reviewer", String(64), nullable=False),
+    Column("record", LargeBinary, nullable=False),  # Signed ReviewDecision
+)
+
+privacy_uses = Table(
+    "privacy_use",
+    metadata,
+    Column("job_id", String(32), primary_key=True),
+    Column("scenario_digest", LargeBinary, nullable=False, index=True),
+    Column("controller", String(64), nullable=False, index=True),  # by whom history is kept: policy.scenario
+    Column("epsilon_milli", BigInteger, nullable=False),
+    Column("state", String(16), nullable=False),  # reserved, spent, returned
 )
 
 refusals = Table(

@@ -21,7 +21,7 @@ from sandbox import wire
 from sandbox.catalog import vault
 from sandbox.catalog.formats import KeyFormat
 from sandbox.catalog.ids import SEPARATOR, normalise
-from sandbox.desk import Blocking
+from sandbox.desk import Blocking, pack_result
 from sandbox.errors import Cancelled, DeadlinePassed, InvalidSpec, JobFailed, PartyFailed, ProtocolFailed, SandboxError
 from sandbox.footprint import give_back, keep_out
 from sandbox.kinds import KINDS
@@ -110,6 +110,7 @@ class Assignment:
         self.cores, self.part, self.parts = (int(ticket[name]) for name in ("cores", "part", "parts"))
         self.scratch = Path(ticket["scratch"])
         self.paillier_key = bytes.fromhex(ticket["paillier_key"])
+        self.population_key = bytes.fromhex(ticket["population_key"])
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
         self._stage: str = ticket["stage"]
@@ -216,14 +217,7 @@ class Assignment:
         if unread:
             party, _, label = unread[0].partition("/")
             raise ProtocolFailed(f"{label} came twice", tell="said something twice", party=party, stage="compute")
-        self._ask(
-            {
-                "op": "done",
-                "gate_inputs": dict(done.gate_inputs),
-                "figures": dict(done.figures),
-                "tables": dict(done.tables),
-            }
-        )
+        self._ask({"op": "done"}, pack_result(done))
 
     def _write(self, head: dict[str, Any], body: bytes = b"") -> None:
         with self._writing:

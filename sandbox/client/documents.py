@@ -108,6 +108,8 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         dimensions=tuple(_dimension(table) for table in top.tables("dimensions", [])),
         measures=tuple(_range(table) for table in top.tables("measures", [])),
         accepts_two_contributors=top.take("accepts_two_contributors", bool, False),
+        controller=top.take("controller", str, ""),
+        epsilon_milli=top.take("epsilon_milli", int, 0),
     )
     for table in (top, applicant, recipient, quota, consent, price):
         table.end()
@@ -160,6 +162,8 @@ def job_from_file(
             groups=body.texts("groups", []),
             alignment=body.take("alignment", str, ""),
             key_bits=body.take("key_bits", int, specs.KEY_BITS),
+            margins=body.take("margins", bool, False),
+            epsilon_milli=body.take("epsilon_milli", int, 0),
             **options,
         )
     elif kinds == ["train"]:
@@ -170,6 +174,7 @@ def job_from_file(
             holdout_percent=body.take("holdout_percent", int, specs.HOLDOUT_PERCENT),
             seed=body.take("seed", str, "").encode(),
             l2_micro=body.take("l2_micro", int, specs.L2_MICRO),
+            release_scorecard=body.take("release_scorecard", bool, False),
             **options,
         )
     elif body.take("subject", str, "holdout") == "applicant":
@@ -247,6 +252,10 @@ def _output(table: Table) -> OutputRule:
         round_to=table.take("round_to", int, 1),
         max_rows=table.take("max_rows", int),
         max_bytes=table.take("max_bytes", int),
+        reviewed=table.take("reviewed", bool, False),
+        top_two=table.take("top_two", int, 0),
+        remainder=table.take("remainder", int, 0),
+        suppress=table.take("suppress", bool, False),
     )
     table.end()
     return rule

@@ -90,6 +90,8 @@ def aggregate(
     groups: Sequence[str] = (),
     alignment: str = "",
     key_bits: int = KEY_BITS,
+    margins: bool = False,
+    epsilon_milli: int = 0,
     request_id: str = "",
     deadline_s: int = 0,
 ) -> JobSpec:
@@ -99,8 +101,10 @@ def aggregate(
         datasets: one a contributor, the submitting node's first; each then holds groups and measures.
         alignment: or a released psi job, of which one side holds the groups and the other the measures.
         groups: names of the scenario's dimensions, at most two.
+        margins: with a line of totals for every dimension.
+        epsilon_milli: above 0: with noise, for so many thousandths of the scenario's privacy budget.
     """
-    kind = AggregateSpec(tuple(datasets), alignment, tuple(groups), tuple(measures), key_bits)
+    kind = AggregateSpec(tuple(datasets), alignment, tuple(groups), tuple(measures), key_bits, margins, epsilon_milli)
     return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 
@@ -112,11 +116,13 @@ def train(
     holdout_percent: int = HOLDOUT_PERCENT,
     seed: bytes = b"",
     l2_micro: int = L2_MICRO,
+    release_scorecard: bool = False,
     request_id: str = "",
     deadline_s: int = 0,
 ) -> JobSpec:
     """Return the spec of a training run over an alignment; without a seed the hold-out is a fresh one."""
-    kind = TrainSpec(alignment, steps, holdout_percent, seed or secrets.token_bytes(16), l2_micro)
+    seed = seed or secrets.token_bytes(16)
+    kind = TrainSpec(alignment, steps, holdout_percent, seed, l2_micro, release_scorecard)
     return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 

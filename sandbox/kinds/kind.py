@@ -37,6 +37,7 @@ class Task(Protocol):
     scratch: Path  # what the parts of a job share at this node; a private directory, gone with the computation
     scenario: Scenario
     paillier_key: bytes  # this node's private key, where the kind has it decrypt; empty otherwise
+    population_key: bytes  # this node's secret for sketches of the people behind a number: see ``kinds.population``
 
     @property
     def workspace(self) -> Workspace:

@@ -29,6 +29,7 @@ from sandbox.errors import InvalidSpec, PolicyRefused, ProtocolFailed
 from sandbox.kinds import alignment, blind, cells, prepared
 from sandbox.kinds.alignment import NAMES
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
+from sandbox.kinds.population import SHARED, SUMMED, WHOLE, Sketcher, union
 from sandbox.model import (
     DatasetUse,
     JobSpec,
@@ -36,6 +37,7 @@ from sandbox.model import (
     Party,
     PartyRole,
     Plan,
+    Population,
     PsiEngine,
     PsiOutput,
     PsiSpec,
@@ -70,18 +72,18 @@ def compute(task: Task) -> RawResult:
         alignment.find_part(task, spec)
         return RawResult({}, {}, {})
     if spec.output is PsiOutput.SIZE:
-        return _judged(blind.find_size(task), "size")
+        return _judged(task, blind.find_size(task), "size")
     if spec.output is PsiOutput.SUMS:
         size, judged = blind.find_sums(task, spec)
         task.keep("size", size.to_bytes(8, "big"))
-        done = _judged(size, "sums")
-        return RawResult({**done.gate_inputs, **judged}, done.figures, {})
+        done = _judged(task, size, "sums")
+        return RawResult({**done.gate_inputs, **judged}, done.figures, {}, done.populations)
     if spec.third is not None:
         return _found(task, spec, alignment.find_with_third(task, spec))
     if task.plan.engine == NAMES[PsiEngine.PREPARED_SM2]:
         done = _found(task, spec, prepared.find(task))
         asked = task.rows[task.party(PartyRole.LEFT)]  # what the right answered, and no row more
-        return RawResult({**done.gate_inputs, "used": asked}, done.figures, done.tables)
+        return RawResult({**done.gate_inputs, "used": asked}, done.figures, done.tables, done.populations)
     return _found(task, spec, alignment.find(task, spec))
 
 
@@ -135,7 +137,8 @@ def _found(task: Task, spec: PsiSpec, positions: Positions) -> RawResult:
         sink = io.BytesIO()
         pq.write_table(columns, sink)
         task.keep(f"share-for-{task.party(PartyRole.LEFT)}", sink.getvalue())
-    return _judged(size, _OUTPUT[spec.output])
+    is_told = spec.output is not PsiOutput.MEMBERS or task.role is PartyRole.LEFT  # which rows they are
+    return _judged(task, size, _OUTPUT[spec.output], positions if is_told else None)
 
 
 def _table_of(content: bytes, party: str) -> pa.Table:
@@ -150,8 +153,25 @@ def _table_of(content: bytes, party: str) -> pa.Table:
         raise ProtocolFailed("the other side's columns are no table", party=party, stage="reveal") from None
 
 
-def _judged(size: int, name: str) -> RawResult:
-    return RawResult({"rows": size, "group.shared": size}, {name: float(size)}, {})
+def _judged(task: Task, size: int, name: str, shared: Positions | None = None) -> RawResult:
+    people = _people(task, size, name, shared)
+    return RawResult({"rows": size, "group.shared": size}, {name: float(size)}, {}, people)
+
+
+def _people(task: Task, size: int, name: str, shared: Positions | None) -> tuple[Population, ...]:
+    """Return whom the result is about, as far as this party knows: all its rows, and which of them if it knows that."""
+    rows = task.rows[task.me]
+    codes = np.full(rows, 0 if size == rows else 1, np.int32)
+    if shared is not None:
+        codes[shared] = 0
+    tally, first = Sketcher(task.population_key).start(2), 0
+    for keys in task.key_batches():
+        tally.add(keys, codes[first : first + len(keys)])
+        first += len(keys)
+    known, rest = tally.done([SHARED, "the rest"], [size, 0])
+    is_summed = name == _OUTPUT[PsiOutput.SUMS] and task.role is PartyRole.RIGHT
+    whole = union(SUMMED if is_summed else WHOLE, [known, rest], size, is_whole=True)
+    return (whole, known) if known.rows == size else (whole,)
 
 
 def _joined(task: Task, spec: PsiSpec, table: pa.Table) -> pa.Table:
@@ -251,7 +271,7 @@ def parts(plan: Plan, spec: JobSpec, rows: Mapping[str, int]) -> int:
     left, right = (rows[at(plan.parties, role)] for role in (PartyRole.LEFT, PartyRole.RIGHT))
     if wanted.bucket_rows:
         return min(MAX_BUCKETS, max(1, -(-max(left, right) // wanted.bucket_rows)))
-    return plan_buckets(left, right)
+    return plan_buckets(left, right, is_curve=plan.engine != NAMES[PsiEngine.RR22])
 
 
 def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:

@@ -8,6 +8,7 @@
 Reveals:  to left: right's weighted sum for each scored person, in steps of the scenario's ``score_step`` points (a
           score and one's own part give the other part under any protocol; the step and the cap on models bound it).
           To right: who was scored. To the recipient: the scores; and, for a batch, how well they rank, rounded.
+          Of a model whose scorecard left, a part is the sum of the points in that table, then rounded to steps.
 Units:    points: 600 at 50 good to 1 bad, 20 points double the odds of being good.
 Output:   "scores": one row a person; "metrics": {"auc", "rows"} of a batch, rounded.
 Security: additive partial sums of quantised values; no cryptography hides the sum itself, the gate and the grants
@@ -60,9 +61,7 @@ def compute(task: Task) -> RawResult:
         # Whether somebody is in a dataset is not for sale: the gate withholds this like anything else.
         return RawResult({"rows": 0}, {}, {})
     table = task.table(side.encoder.columns()).take(pa.array(rows))
-    points = scorecard.partial_points(
-        side.encoder.transform(table), side.part.weights, Scale(step=task.scenario.score_step), offset=side.part.offset
-    )
+    points = _partial(side, table, Scale(step=task.scenario.score_step))
     content = np.ascontiguousarray(points, "<i4").tobytes()
     if task.role is PartyRole.LEFT:
         task.keep(PARTIAL, content)
@@ -96,6 +95,13 @@ def finish(task: Task) -> RawResult:
     # Points fall as risk rises.
     figures = {"auc": auc(-points.astype(np.float64), labels), "rows": float(len(rows))}
     return RawResult({"rows": len(rows), **groups}, figures, {"scores": "scores"})
+
+
+def _partial(side: TrainedSide, table: pa.Table, scale: Scale) -> scorecard.Steps:
+    if side.points is not None:
+        return scorecard.in_steps(side.points.sums(side.encoder.places(table)), scale)
+    features = side.encoder.transform(table)
+    return scorecard.partial_points(features, side.part.weights, scale, offset=side.part.offset)
 
 
 def _labels(task: Task, side: TrainedSide, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

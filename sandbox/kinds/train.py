@@ -6,13 +6,17 @@
           <================ ABY3, three parties, nothing opened ================>
     share of both halves            share of both halves      share of both halves
           after all grants: the shares of left's half go to left, those of right's half to right
+          a scorecard is to be released: the other owner's points  ------>  recipient's node
 
 Reveals:  to left: the weights of its own features. To right: the weights of its own features, and which shared people
           are held out of training. To the compute party: numbers of rows and columns. To the recipient: how many
-          people it was trained and tested on, rounded.
+          people it was trained and tested on, rounded. With a scorecard, to the recipient and its node: the bands of
+          the other side's columns and their whole points.
 Security: who is held out depends on the seed and on the order of left's rows, never on a label: a hold-out stratified
-          by label would tell, over many trainings, every label.
-Output:   "training": {"rows_trained", "rows_held"}, rounded.
+          by label would tell, over many trainings, every label. A side's points exist only once its own half is open,
+          after all grants, and then leave as whole numbers; its weights never do. Without a rule of that output in the
+          plan, nothing of a scorecard is made.
+Output:   "training": {"rows_trained", "rows_held"}, rounded; "scorecard" if the job asks for it, as in ``card``.
 Artefacts: "model" (this side's half), "positions" (the alignment, int64).
 """
 
@@ -27,14 +31,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from sandbox.errors import IntegrityFailed, InvalidSpec
-from sandbox.kinds.features import Encoder, fit
+from sandbox.kinds import card
+from sandbox.kinds.card import SCORECARD, Card
+from sandbox.kinds.features import Banding, Encoder, fit
 from sandbox.kinds.holdout import draw, truth
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import (
     DatasetUse,
+    JobKind,
     JobSpec,
     OutputClass,
+    OutputRule,
     Party,
     PartyRole,
     Plan,
@@ -46,9 +54,12 @@ from sandbox.model import (
 from sandbox.mpc import logistic
 from sandbox.mpc.logistic import Rank
 from sandbox.mpc.reference import Basis, Part, Schedule
+from sandbox.mpc.scorecard import Points, Scale
 
 ENGINE = "aby3"
 MODEL, POSITIONS = "model", "positions"
+TRAINING = "training"
+_JUDGED = "judged"  # artefact: what this owner's gate judged the scorecard by
 _RANKS = {PartyRole.LEFT: Rank.LABELS, PartyRole.RIGHT: Rank.FEATURES, PartyRole.COMPUTE: Rank.HELPER}
 
 
@@ -60,6 +71,7 @@ class TrainedSide:
     part: Part
     held: NDArray[np.bool_]  # of the alignment, which were held out
     label: str  # the target column; empty at the side that has none
+    points: Points | None = None  # what the weights count for, where a scorecard is released
 
     def to_json(self) -> bytes:
         """Return the half as an artefact."""
@@ -71,6 +83,7 @@ class TrainedSide:
                 "held": np.packbits(self.held).tobytes().hex(),
                 "rows": len(self.held),
                 "label": self.label,
+                "points": None if self.points is None else [self.points.base, *self.points.bands],
             }
         ).encode()
 
@@ -80,7 +93,11 @@ class TrainedSide:
         found = json.loads(text)
         held = np.unpackbits(np.frombuffer(bytes.fromhex(found["held"]), np.uint8), count=found["rows"]).astype(bool)
         part = Part(np.array(found["weights"], np.float64), float(found["offset"]))
-        return cls(Encoder.from_json(json.dumps(found["encoder"])), part, held, found["label"])
+        encoder = Encoder.from_json(json.dumps(found["encoder"]))
+        points = None
+        if given := found.get("points"):
+            points = Points(given[0], tuple(tuple(column) for column in given[1:]))
+        return cls(encoder, part, held, found["label"], points)
 
 
 def compute(task: Task) -> RawResult:
@@ -120,13 +137,19 @@ def finish(task: Task) -> RawResult:
     if task.role is PartyRole.LEFT:
         weights, intercept = weights[:-1], float(weights[-1])
     draft = TrainedSide.from_json(task.artefact(job_id, "draft"))
-    side = TrainedSide(draft.encoder, basis.restore(weights, intercept), draft.held, draft.label)
-    if not np.isfinite(side.part.weights).all():
+    part = basis.restore(weights, intercept)
+    if not np.isfinite(part.weights).all():
         raise IntegrityFailed("the trained weights are not finite numbers")
-    task.keep(MODEL, side.to_json())
-    trained, held = int((~side.held).sum()), int(side.held.sum())
-    figures = {"rows_trained": float(trained), "rows_held": float(held)}
-    return RawResult({"group.trained": trained, "group.held": held, "rows": trained + held}, figures, {})
+    points, tables = None, {}
+    trained, held = int((~draft.held).sum()), int(draft.held.sum())
+    gate_inputs = {"group.trained": trained, "group.held": held, "rows": trained + held}
+    if _released(task.plan) is not None:
+        blocks = [banded.rows() for banded in draft.encoder.banded()]
+        points = Points.of(blocks, part.weights, Scale(step=task.scenario.score_step), offset=part.offset)
+        gate_inputs |= json.loads(task.artefact(job_id, _JUDGED))
+        tables = card.hand_over(task, Card.of(draft.encoder, points))
+    task.keep(MODEL, TrainedSide(draft.encoder, part, draft.held, draft.label, points).to_json())
+    return RawResult(gate_inputs, {"rows_trained": float(trained), "rows_held": float(held)}, tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +188,10 @@ def _prepare(task: Task, spec: TrainSpec) -> tuple[_Inputs, dict[str, int]]:
         if len(mask) != (len(positions) + 7) // 8:
             raise IntegrityFailed("the hold-out is not as long as the alignment", party=left)
         held = np.unpackbits(mask, count=len(positions)).astype(bool)
-    encoder = fit(table, fields, ~held, labels)
+    rule = _released(task.plan)
+    declared = {dimension.column: dimension for dimension in task.scenario.dimensions if dimension.edges}
+    banding = None if rule is None else Banding(rule.min_group, declared)
+    encoder = fit(table, fields, ~held, labels, banding=banding)
     features = encoder.transform(table)[~held]
     draft = TrainedSide(encoder, Part(np.zeros(features.shape[1]), 0.0), held, label)
     task.keep("draft", draft.to_json())
@@ -179,7 +205,13 @@ def _prepare(task: Task, spec: TrainSpec) -> tuple[_Inputs, dict[str, int]]:
     columns = (features.shape[1], int(theirs["columns"]))
     if task.role is PartyRole.RIGHT:
         columns = columns[::-1]
-    target = None if labels is None else labels[~held].astype(np.float32)
+    known = None if labels is None else labels[~held]
+    if rule is not None:
+        # All coefficients and the intercept.
+        judged = card.gate_inputs(encoder, table.filter(pa.array(~held)), known, sum(columns) + 1)
+        task.keep(_JUDGED, json.dumps(judged).encode())
+        gate_inputs |= judged
+    target = None if known is None else known.astype(np.float32)
     return _Inputs(len(features), columns, features, target), gate_inputs
 
 
@@ -188,6 +220,11 @@ def _hold_out(positions: NDArray[np.int64], spec: TrainSpec) -> NDArray[np.bool_
     held = np.zeros(len(positions), np.bool_)
     held[np.argsort(positions)] = draw(len(positions), spec.seed, spec.holdout_percent / 100)
     return held
+
+
+def _released(plan: Plan) -> OutputRule | None:
+    """Return the rule under which a scorecard leaves; ``None`` if none does."""
+    return next((rule for rule in plan.outputs if rule.name == SCORECARD), None)
 
 
 def _spec(spec: JobSpec) -> TrainSpec:
@@ -207,12 +244,19 @@ def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tu
 
 
 def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
-    """Return that the report is no table."""
-    return None
+    """Return that the scorecard is points under names, and the report no table."""
+    return card.FORM if output == SCORECARD else None
+
+
+def chosen(spec: JobSpec) -> frozenset[str]:
+    """Return the report, and the scorecard where it is asked for."""
+    return frozenset({TRAINING, SCORECARD} if _spec(spec).release_scorecard else {TRAINING})
 
 
 def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
+    promised = any(rule.kind is JobKind.TRAIN and rule.name == SCORECARD for rule in scenario.outputs)
+    is_released = _spec(spec).release_scorecard and promised
     return (
         Reveal(
             at(parties, PartyRole.LEFT),
@@ -230,6 +274,7 @@ def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine:
             "行数与列数；若与任一方合谋可还原全部输入",
         ),
         Reveal("recipient", "how many people it was trained and tested on, rounded", "训练与测试人数（取整）"),
+        *(card.reveals(scenario) if is_released else ()),
     )
 
 
@@ -240,8 +285,8 @@ def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[
 
 
 KIND = Kind(
-    outputs={"training": OutputClass.REPORT},
-    chosen=lambda spec: frozenset({"training"}),
+    outputs={TRAINING: OutputClass.REPORT, SCORECARD: OutputClass.MODEL},
+    chosen=chosen,
     lasting=frozenset({MODEL, POSITIONS}),
     reveals_in_protocol=False,
     engines=engines,

@@ -7,6 +7,7 @@ revocations a node holds.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -60,6 +61,11 @@ class Standing:
         if self.awaiting() or now_ms < self.scenario.not_before_ms:
             return "awaiting"
         return "active"
+
+
+def controller(scenario: Scenario) -> str:
+    """Return by whom released history is kept: whoever controls the merchant, else the merchant itself."""
+    return unicodedata.normalize("NFKC", scenario.controller or scenario.merchant).strip().casefold()
 
 
 def owners(scenario: Scenario) -> frozenset[str]:
@@ -182,9 +188,17 @@ def _outputs(scenario: Scenario, floors: Floors) -> None:
         if rule.class_ is not OutputClass.ROW_CONSENTED:
             _need(rule.min_group >= floors.min_group, f"{where}.min_group", f"is below {floors.min_group}")
             _need(rule.round_to >= floors.round_to, f"{where}.round_to", f"is below {floors.round_to}")
+        if rule.class_ is OutputClass.MODEL:
+            _need(rule.reviewed, f"{where}.reviewed", "must be true: what was learnt from rows is looked at by people")
+        _need(0 <= rule.top_two <= 1000, f"{where}.top_two", "must be 0 to 1000 permille")
         _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
         _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
     _need(not idle, "outputs", "must name one of every kind")
+    classes = {(rule.kind, rule.class_) for rule in scenario.outputs}
+    both = (JobKind.TRAIN, OutputClass.MODEL) in classes and (JobKind.SCORE, OutputClass.ROW_CONSENTED) in classes
+    _need(
+        not both, "outputs", "must not give out the scorecard and people's scores: together they tell each side's part"
+    )
 
 
 def _need(holds: bool, field: str, rule: str) -> None:

@@ -27,11 +27,14 @@ from sandbox.psi.keys import Digests, check_unique
 # 2 000 000. On the SM2 curve it is 350 MiB at 500 000.
 WHOLE = 1_000_000  # rows of the larger side up to which one bucket is best
 BUCKET = 500_000  # rows a bucket beyond that
+CURVE_BUCKET = 250_000  # on a curve, where a bucket more costs next to nothing beside its multiplications
 
 
-def plan_buckets(n_left: int, n_right: int) -> int:
+def plan_buckets(n_left: int, n_right: int, is_curve: bool = False) -> int:
     """Return how many buckets two sets of these sizes are cut into; the same on both sides."""
     larger = max(n_left, n_right)
+    if is_curve:
+        return 1 if larger <= CURVE_BUCKET else math.ceil(larger / CURVE_BUCKET)
     return 1 if larger <= WHOLE else math.ceil(larger / BUCKET)
 
 

@@ -209,7 +209,7 @@ def _rr22(ask: _Ask) -> _Work:
 
 def _exchange(ask: _Ask, name: str, hash_s: float, multiply_s: float, row_bytes: int) -> _Work:
     """Both learn: each side hashes and multiplies its own, and multiplies the other's."""
-    buckets = plan_buckets(ask.left, ask.right)
+    buckets = plan_buckets(ask.left, ask.right, is_curve=True)
     return _Work(
         cpu_s=(hash_s + multiply_s) * max(ask.left, ask.right) + multiply_s * min(ask.left, ask.right),
         cores=buckets,  # each bucket computes on one

@@ -131,32 +131,38 @@ class Measure(_message.Message):
     def __init__(self, name: _Optional[str] = ..., statistic: _Optional[_Union[Statistic, str]] = ..., column: _Optional[str] = ..., weight: _Optional[str] = ...) -> None: ...
 
 class AggregateSpec(_message.Message):
-    __slots__ = ("datasets", "alignment", "groups", "measures", "key_bits")
+    __slots__ = ("datasets", "alignment", "groups", "measures", "key_bits", "margins", "epsilon_milli")
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     KEY_BITS_FIELD_NUMBER: _ClassVar[int]
+    MARGINS_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
     datasets: _containers.RepeatedCompositeFieldContainer[DatasetRef]
     alignment: str
     groups: _containers.RepeatedScalarFieldContainer[str]
     measures: _containers.RepeatedCompositeFieldContainer[Measure]
     key_bits: int
-    def __init__(self, datasets: _Optional[_Iterable[_Union[DatasetRef, _Mapping]]] = ..., alignment: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[_Union[Measure, _Mapping]]] = ..., key_bits: _Optional[int] = ...) -> None: ...
+    margins: bool
+    epsilon_milli: int
+    def __init__(self, datasets: _Optional[_Iterable[_Union[DatasetRef, _Mapping]]] = ..., alignment: _Optional[str] = ..., groups: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[_Union[Measure, _Mapping]]] = ..., key_bits: _Optional[int] = ..., margins: _Optional[bool] = ..., epsilon_milli: _Optional[int] = ...) -> None: ...
 
 class TrainSpec(_message.Message):
-    __slots__ = ("alignment", "steps", "holdout_percent", "seed", "l2_micro")
+    __slots__ = ("alignment", "steps", "holdout_percent", "seed", "l2_micro", "release_scorecard")
     ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     HOLDOUT_PERCENT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     L2_MICRO_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_SCORECARD_FIELD_NUMBER: _ClassVar[int]
     alignment: str
     steps: int
     holdout_percent: int
     seed: bytes
     l2_micro: int
-    def __init__(self, alignment: _Optional[str] = ..., steps: _Optional[int] = ..., holdout_percent: _Optional[int] = ..., seed: _Optional[bytes] = ..., l2_micro: _Optional[int] = ...) -> None: ...
+    release_scorecard: bool
+    def __init__(self, alignment: _Optional[str] = ..., steps: _Optional[int] = ..., holdout_percent: _Optional[int] = ..., seed: _Optional[bytes] = ..., l2_micro: _Optional[int] = ..., release_scorecard: _Optional[bool] = ...) -> None: ...
 
 class BatchScore(_message.Message):
     __slots__ = ("scope",)

@@ -27,19 +27,19 @@ from sandbox.v1 import job_pb2 as sandbox_dot_v1_dot_job__pb2
 from sandbox.v1 import scenario_pb2 as sandbox_dot_v1_dot_scenario__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sandbox/v1/peer.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\x1a\x14sandbox/v1/job.proto\x1a\x19sandbox/v1/scenario.proto\"\x8c\x01\n\x05Party\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.sandbox.v1.PartyRole\x12\'\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x16.sandbox.v1.DatasetRef\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66ields\x18\x05 \x03(\t\"\xe4\x02\n\x04Plan\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08proposer\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\x17\n\x0fscenario_digest\x18\x04 \x01(\x0c\x12\x19\n\x11submission_digest\x18\x05 \x01(\x0c\x12\"\n\x07parties\x18\x06 \x03(\x0b\x32\x11.sandbox.v1.Party\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\'\n\x07outputs\x18\x08 \x03(\x0b\x32\x16.sandbox.v1.OutputRule\x12\x11\n\trecipient\x18\t \x01(\t\x12\x16\n\x0erecipient_node\x18\n \x01(\t\x12\x12\n\ndeadline_s\x18\x0b \x01(\r\x12#\n\x07reveals\x18\x0c \x03(\x0b\x32\x12.sandbox.v1.Reveal\x12\x11\n\tisolation\x18\r \x01(\t\x12\x0f\n\x07time_ms\x18\x0e \x01(\x03\"T\n\x08Proposal\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12&\n\nsubmission\x18\x02 \x01(\x0b\x32\x12.sandbox.v1.Signed\x12\x12\n\ncommitment\x18\x03 \x01(\x0c\"U\n\nAcceptance\x12\r\n\x05party\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x12\n\ncommitment\x18\x03 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\"0\n\x05Start\x12\'\n\x0b\x61\x63\x63\x65ptances\x18\x01 \x03(\x0b\x32\x12.sandbox.v1.Signed\":\n\x05Terms\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"@\n\x0bOpenedTerms\x12 \n\x05terms\x18\x01 \x01(\x0b\x32\x11.sandbox.v1.Terms\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"f\n\x0eGrantStatement\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\t\"\x86\x01\n\x0eScenarioBundle\x12$\n\x08scenario\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\x12%\n\tapprovals\x18\x02 \x03(\x0b\x32\x12.sandbox.v1.Signed\x12\'\n\x0brevocations\x18\x03 \x03(\x0b\x32\x12.sandbox.v1.Signed\"\x82\x02\n\x05Hello\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12+\n\x07purpose\x18\x04 \x01(\x0e\x32\x1a.sandbox.v1.ChannelPurpose\x12\x12\n\nconnection\x18\x05 \x01(\x0c\x12\x15\n\rephemeral_key\x18\x06 \x01(\x0c\x12\x17\n\x0fown_certificate\x18\x07 \x01(\x0c\x12\x18\n\x10peer_certificate\x18\x08 \x01(\x0c\x12\"\n\x04seal\x18\t \x01(\x0e\x32\x14.sandbox.v1.SealMode\x12\x0f\n\x07\x61nswers\x18\n \x01(\x0c\x12\x0f\n\x07time_ms\x18\x0b \x01(\x03\"O\n\x0e\x43hannelRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x10\n\x06record\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"P\n\x0f\x43hannelResponse\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x10\n\x06record\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"-\n\x0e\x43ontrolMessage\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"F\n\x0bTrailReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x16.sandbox.v1.TrailEntry\"4\n\x0eProposeRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"9\n\x0fProposeResponse\x12&\n\nacceptance\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"2\n\x0cGrantRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"\x0f\n\rGrantResponse\"2\n\x0cShareRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"6\n\rShareResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.sandbox.v1.Signed\"\x1e\n\tPingQuery\x12\x11\n\tcall_back\x18\x01 \x01(\x08\"1\n\x0bPingRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"0\n\x0cPingResponse\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t*\x9c\x01\n\tPartyRole\x12\x1a\n\x16PARTY_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPARTY_ROLE_LEFT\x10\x01\x12\x14\n\x10PARTY_ROLE_RIGHT\x10\x02\x12\x16\n\x12PARTY_ROLE_COMPUTE\x10\x03\x12\x14\n\x10PARTY_ROLE_THIRD\x10\x04\x12\x1a\n\x16PARTY_ROLE_CONTRIBUTOR\x10\x05*i\n\x0e\x43hannelPurpose\x12\x1f\n\x1b\x43HANNEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43HANNEL_PURPOSE_CONTROL\x10\x01\x12\x19\n\x15\x43HANNEL_PURPOSE_RELAY\x10\x02*K\n\x08SealMode\x12\x19\n\x15SEAL_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rSEAL_MODE_SM4\x10\x01\x12\x11\n\rSEAL_MODE_TLS\x10\x02\x32\xd0\x02\n\x0bPeerService\x12\x42\n\x07Propose\x12\x1a.sandbox.v1.ProposeRequest\x1a\x1b.sandbox.v1.ProposeResponse\x12<\n\x05Grant\x12\x18.sandbox.v1.GrantRequest\x1a\x19.sandbox.v1.GrantResponse\x12<\n\x05Share\x12\x18.sandbox.v1.ShareRequest\x1a\x19.sandbox.v1.ShareResponse\x12\x39\n\x04Ping\x12\x17.sandbox.v1.PingRequest\x1a\x18.sandbox.v1.PingResponse\x12\x46\n\x07\x43hannel\x12\x1a.sandbox.v1.ChannelRequest\x1a\x1b.sandbox.v1.ChannelResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15sandbox/v1/peer.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\x1a\x14sandbox/v1/job.proto\x1a\x19sandbox/v1/scenario.proto\"\x8c\x01\n\x05Party\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x15.sandbox.v1.PartyRole\x12\'\n\x07\x64\x61taset\x18\x03 \x01(\x0b\x32\x16.sandbox.v1.DatasetRef\x12\x14\n\x0c\x63ontent_hash\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66ields\x18\x05 \x03(\t\"\xe4\x02\n\x04Plan\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08proposer\x18\x02 \x01(\t\x12!\n\x04kind\x18\x03 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\x17\n\x0fscenario_digest\x18\x04 \x01(\x0c\x12\x19\n\x11submission_digest\x18\x05 \x01(\x0c\x12\"\n\x07parties\x18\x06 \x03(\x0b\x32\x11.sandbox.v1.Party\x12\x0e\n\x06\x65ngine\x18\x07 \x01(\t\x12\'\n\x07outputs\x18\x08 \x03(\x0b\x32\x16.sandbox.v1.OutputRule\x12\x11\n\trecipient\x18\t \x01(\t\x12\x16\n\x0erecipient_node\x18\n \x01(\t\x12\x12\n\ndeadline_s\x18\x0b \x01(\r\x12#\n\x07reveals\x18\x0c \x03(\x0b\x32\x12.sandbox.v1.Reveal\x12\x11\n\tisolation\x18\r \x01(\t\x12\x0f\n\x07time_ms\x18\x0e \x01(\x03\"T\n\x08Proposal\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12&\n\nsubmission\x18\x02 \x01(\x0b\x32\x12.sandbox.v1.Signed\x12\x12\n\ncommitment\x18\x03 \x01(\x0c\"U\n\nAcceptance\x12\r\n\x05party\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x12\n\ncommitment\x18\x03 \x01(\x0c\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\"0\n\x05Start\x12\'\n\x0b\x61\x63\x63\x65ptances\x18\x01 \x03(\x0b\x32\x12.sandbox.v1.Signed\":\n\x05Terms\x12\x14\n\x0c\x63ontent_hash\x18\x01 \x01(\x0c\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\r\n\x05nonce\x18\x03 \x01(\x0c\"@\n\x0bOpenedTerms\x12 \n\x05terms\x18\x01 \x01(\x0b\x32\x11.sandbox.v1.Terms\x12\x0f\n\x07opening\x18\x02 \x01(\x0c\"t\n\x0eGrantStatement\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x13\n\x0bplan_digest\x18\x03 \x01(\x0c\x12\x11\n\trecipient\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\t\x12\x0c\n\x04note\x18\x06 \x01(\t\"\x86\x01\n\x0eScenarioBundle\x12$\n\x08scenario\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\x12%\n\tapprovals\x18\x02 \x03(\x0b\x32\x12.sandbox.v1.Signed\x12\'\n\x0brevocations\x18\x03 \x03(\x0b\x32\x12.sandbox.v1.Signed\"\x82\x02\n\x05Hello\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\x12\n\n\x02to\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12+\n\x07purpose\x18\x04 \x01(\x0e\x32\x1a.sandbox.v1.ChannelPurpose\x12\x12\n\nconnection\x18\x05 \x01(\x0c\x12\x15\n\rephemeral_key\x18\x06 \x01(\x0c\x12\x17\n\x0fown_certificate\x18\x07 \x01(\x0c\x12\x18\n\x10peer_certificate\x18\x08 \x01(\x0c\x12\"\n\x04seal\x18\t \x01(\x0e\x32\x14.sandbox.v1.SealMode\x12\x0f\n\x07\x61nswers\x18\n \x01(\x0c\x12\x0f\n\x07time_ms\x18\x0b \x01(\x03\"O\n\x0e\x43hannelRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x10\n\x06record\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"P\n\x0f\x43hannelResponse\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x10\n\x06record\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"-\n\x0e\x43ontrolMessage\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"F\n\x0bTrailReport\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\'\n\x07\x65ntries\x18\x02 \x03(\x0b\x32\x16.sandbox.v1.TrailEntry\"4\n\x0eProposeRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"9\n\x0fProposeResponse\x12&\n\nacceptance\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"2\n\x0cGrantRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"\x0f\n\rGrantResponse\"2\n\x0cShareRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"6\n\rShareResponse\x12%\n\tapprovals\x18\x01 \x03(\x0b\x32\x12.sandbox.v1.Signed\"\x1e\n\tPingQuery\x12\x11\n\tcall_back\x18\x01 \x01(\x08\"1\n\x0bPingRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"0\n\x0cPingResponse\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\x0f\n\x07problem\x18\x02 \x01(\t*\x9c\x01\n\tPartyRole\x12\x1a\n\x16PARTY_ROLE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPARTY_ROLE_LEFT\x10\x01\x12\x14\n\x10PARTY_ROLE_RIGHT\x10\x02\x12\x16\n\x12PARTY_ROLE_COMPUTE\x10\x03\x12\x14\n\x10PARTY_ROLE_THIRD\x10\x04\x12\x1a\n\x16PARTY_ROLE_CONTRIBUTOR\x10\x05*i\n\x0e\x43hannelPurpose\x12\x1f\n\x1b\x43HANNEL_PURPOSE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43HANNEL_PURPOSE_CONTROL\x10\x01\x12\x19\n\x15\x43HANNEL_PURPOSE_RELAY\x10\x02*K\n\x08SealMode\x12\x19\n\x15SEAL_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rSEAL_MODE_SM4\x10\x01\x12\x11\n\rSEAL_MODE_TLS\x10\x02\x32\xd0\x02\n\x0bPeerService\x12\x42\n\x07Propose\x12\x1a.sandbox.v1.ProposeRequest\x1a\x1b.sandbox.v1.ProposeResponse\x12<\n\x05Grant\x12\x18.sandbox.v1.GrantRequest\x1a\x19.sandbox.v1.GrantResponse\x12<\n\x05Share\x12\x18.sandbox.v1.ShareRequest\x1a\x19.sandbox.v1.ShareResponse\x12\x39\n\x04Ping\x12\x17.sandbox.v1.PingRequest\x1a\x18.sandbox.v1.PingResponse\x12\x46\n\x07\x43hannel\x12\x1a.sandbox.v1.ChannelRequest\x1a\x1b.sandbox.v1.ChannelResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.v1.peer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PARTYROLE']._serialized_start=2170
-  _globals['_PARTYROLE']._serialized_end=2326
-  _globals['_CHANNELPURPOSE']._serialized_start=2328
-  _globals['_CHANNELPURPOSE']._serialized_end=2433
-  _globals['_SEALMODE']._serialized_start=2435
-  _globals['_SEALMODE']._serialized_end=2510
+  _globals['_PARTYROLE']._serialized_start=2184
+  _globals['_PARTYROLE']._serialized_end=2340
+  _globals['_CHANNELPURPOSE']._serialized_start=2342
+  _globals['_CHANNELPURPOSE']._serialized_end=2447
+  _globals['_SEALMODE']._serialized_start=2449
+  _globals['_SEALMODE']._serialized_end=2524
   _globals['_PARTY']._serialized_start=112
   _globals['_PARTY']._serialized_end=252
   _globals['_PLAN']._serialized_start=255
@@ -55,37 +55,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENEDTERMS']._serialized_start=896
   _globals['_OPENEDTERMS']._serialized_end=960
   _globals['_GRANTSTATEMENT']._serialized_start=962
-  _globals['_GRANTSTATEMENT']._serialized_end=1064
-  _globals['_SCENARIOBUNDLE']._serialized_start=1067
-  _globals['_SCENARIOBUNDLE']._serialized_end=1201
-  _globals['_HELLO']._serialized_start=1204
-  _globals['_HELLO']._serialized_end=1462
-  _globals['_CHANNELREQUEST']._serialized_start=1464
-  _globals['_CHANNELREQUEST']._serialized_end=1543
-  _globals['_CHANNELRESPONSE']._serialized_start=1545
-  _globals['_CHANNELRESPONSE']._serialized_end=1625
-  _globals['_CONTROLMESSAGE']._serialized_start=1627
-  _globals['_CONTROLMESSAGE']._serialized_end=1672
-  _globals['_TRAILREPORT']._serialized_start=1674
-  _globals['_TRAILREPORT']._serialized_end=1744
-  _globals['_PROPOSEREQUEST']._serialized_start=1746
-  _globals['_PROPOSEREQUEST']._serialized_end=1798
-  _globals['_PROPOSERESPONSE']._serialized_start=1800
-  _globals['_PROPOSERESPONSE']._serialized_end=1857
-  _globals['_GRANTREQUEST']._serialized_start=1859
-  _globals['_GRANTREQUEST']._serialized_end=1909
-  _globals['_GRANTRESPONSE']._serialized_start=1911
-  _globals['_GRANTRESPONSE']._serialized_end=1926
-  _globals['_SHAREREQUEST']._serialized_start=1928
-  _globals['_SHAREREQUEST']._serialized_end=1978
-  _globals['_SHARERESPONSE']._serialized_start=1980
-  _globals['_SHARERESPONSE']._serialized_end=2034
-  _globals['_PINGQUERY']._serialized_start=2036
-  _globals['_PINGQUERY']._serialized_end=2066
-  _globals['_PINGREQUEST']._serialized_start=2068
-  _globals['_PINGREQUEST']._serialized_end=2117
-  _globals['_PINGRESPONSE']._serialized_start=2119
-  _globals['_PINGRESPONSE']._serialized_end=2167
-  _globals['_PEERSERVICE']._serialized_start=2513
-  _globals['_PEERSERVICE']._serialized_end=2849
+  _globals['_GRANTSTATEMENT']._serialized_end=1078
+  _globals['_SCENARIOBUNDLE']._serialized_start=1081
+  _globals['_SCENARIOBUNDLE']._serialized_end=1215
+  _globals['_HELLO']._serialized_start=1218
+  _globals['_HELLO']._serialized_end=1476
+  _globals['_CHANNELREQUEST']._serialized_start=1478
+  _globals['_CHANNELREQUEST']._serialized_end=1557
+  _globals['_CHANNELRESPONSE']._serialized_start=1559
+  _globals['_CHANNELRESPONSE']._serialized_end=1639
+  _globals['_CONTROLMESSAGE']._serialized_start=1641
+  _globals['_CONTROLMESSAGE']._serialized_end=1686
+  _globals['_TRAILREPORT']._serialized_start=1688
+  _globals['_TRAILREPORT']._serialized_end=1758
+  _globals['_PROPOSEREQUEST']._serialized_start=1760
+  _globals['_PROPOSEREQUEST']._serialized_end=1812
+  _globals['_PROPOSERESPONSE']._serialized_start=1814
+  _globals['_PROPOSERESPONSE']._serialized_end=1871
+  _globals['_GRANTREQUEST']._serialized_start=1873
+  _globals['_GRANTREQUEST']._serialized_end=1923
+  _globals['_GRANTRESPONSE']._serialized_start=1925
+  _globals['_GRANTRESPONSE']._serialized_end=1940
+  _globals['_SHAREREQUEST']._serialized_start=1942
+  _globals['_SHAREREQUEST']._serialized_end=1992
+  _globals['_SHARERESPONSE']._serialized_start=1994
+  _globals['_SHARERESPONSE']._serialized_end=2048
+  _globals['_PINGQUERY']._serialized_start=2050
+  _globals['_PINGQUERY']._serialized_end=2080
+  _globals['_PINGREQUEST']._serialized_start=2082
+  _globals['_PINGREQUEST']._serialized_end=2131
+  _globals['_PINGRESPONSE']._serialized_start=2133
+  _globals['_PINGRESPONSE']._serialized_end=2181
+  _globals['_PEERSERVICE']._serialized_start=2527
+  _globals['_PEERSERVICE']._serialized_end=2863
 # @@protoc_insertion_point(module_scope)

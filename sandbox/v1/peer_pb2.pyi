@@ -136,18 +136,20 @@ class OpenedTerms(_message.Message):
     def __init__(self, terms: _Optional[_Union[Terms, _Mapping]] = ..., opening: _Optional[bytes] = ...) -> None: ...
 
 class GrantStatement(_message.Message):
-    __slots__ = ("party", "job_id", "plan_digest", "recipient", "round")
+    __slots__ = ("party", "job_id", "plan_digest", "recipient", "round", "note")
     PARTY_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     PLAN_DIGEST_FIELD_NUMBER: _ClassVar[int]
     RECIPIENT_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     party: str
     job_id: str
     plan_digest: bytes
     recipient: str
     round: str
-    def __init__(self, party: _Optional[str] = ..., job_id: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., recipient: _Optional[str] = ..., round: _Optional[str] = ...) -> None: ...
+    note: str
+    def __init__(self, party: _Optional[str] = ..., job_id: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., recipient: _Optional[str] = ..., round: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class ScenarioBundle(_message.Message):
     __slots__ = ("scenario", "approvals", "revocations")

@@ -78,7 +78,8 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Grant(self, request, context):
-        """Hands over a data owner's signed leave to reveal. Body: Signed, of type "grant" (GrantStatement).
+        """Hands over a data owner's signed leave to reveal, or the end of a held job. Body: Signed, of type "grant"
+        (GrantStatement).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

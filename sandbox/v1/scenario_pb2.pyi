@@ -22,6 +22,8 @@ class OutputClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_CLASS_AGGREGATE: _ClassVar[OutputClass]
     OUTPUT_CLASS_ROW_CONSENTED: _ClassVar[OutputClass]
     OUTPUT_CLASS_REPORT: _ClassVar[OutputClass]
+    OUTPUT_CLASS_MODEL: _ClassVar[OutputClass]
+    OUTPUT_CLASS_NOISY: _ClassVar[OutputClass]
 
 class VersionRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -43,6 +45,8 @@ OUTPUT_CLASS_UNSPECIFIED: OutputClass
 OUTPUT_CLASS_AGGREGATE: OutputClass
 OUTPUT_CLASS_ROW_CONSENTED: OutputClass
 OUTPUT_CLASS_REPORT: OutputClass
+OUTPUT_CLASS_MODEL: OutputClass
+OUTPUT_CLASS_NOISY: OutputClass
 VERSION_RULE_UNSPECIFIED: VersionRule
 VERSION_RULE_EXACT: VersionRule
 CONSENT_RULE_UNSPECIFIED: ConsentRule
@@ -99,7 +103,7 @@ class MeasureRange(_message.Message):
     def __init__(self, column: _Optional[str] = ..., low: _Optional[int] = ..., high: _Optional[int] = ..., places: _Optional[int] = ...) -> None: ...
 
 class OutputRule(_message.Message):
-    __slots__ = ("kind", "name", "min_group", "round_to", "max_rows", "max_bytes")
+    __slots__ = ("kind", "name", "min_group", "round_to", "max_rows", "max_bytes", "reviewed", "top_two", "remainder", "suppress")
     KIND_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     CLASS_FIELD_NUMBER: _ClassVar[int]
@@ -107,13 +111,21 @@ class OutputRule(_message.Message):
     ROUND_TO_FIELD_NUMBER: _ClassVar[int]
     MAX_ROWS_FIELD_NUMBER: _ClassVar[int]
     MAX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    REVIEWED_FIELD_NUMBER: _ClassVar[int]
+    TOP_TWO_FIELD_NUMBER: _ClassVar[int]
+    REMAINDER_FIELD_NUMBER: _ClassVar[int]
+    SUPPRESS_FIELD_NUMBER: _ClassVar[int]
     kind: JobKind
     name: str
     min_group: int
     round_to: int
     max_rows: int
     max_bytes: int
-    def __init__(self, kind: _Optional[_Union[JobKind, str]] = ..., name: _Optional[str] = ..., min_group: _Optional[int] = ..., round_to: _Optional[int] = ..., max_rows: _Optional[int] = ..., max_bytes: _Optional[int] = ..., **kwargs) -> None: ...
+    reviewed: bool
+    top_two: int
+    remainder: int
+    suppress: bool
+    def __init__(self, kind: _Optional[_Union[JobKind, str]] = ..., name: _Optional[str] = ..., min_group: _Optional[int] = ..., round_to: _Optional[int] = ..., max_rows: _Optional[int] = ..., max_bytes: _Optional[int] = ..., reviewed: _Optional[bool] = ..., top_two: _Optional[int] = ..., remainder: _Optional[int] = ..., suppress: _Optional[bool] = ..., **kwargs) -> None: ...
 
 class Recipient(_message.Message):
     __slots__ = ("node_id", "identity_key", "sealing_key")
@@ -156,7 +168,7 @@ class PriceTerms(_message.Message):
     def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
 
 class Scenario(_message.Message):
-    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors")
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "epsilon_milli")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MERCHANT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -179,6 +191,8 @@ class Scenario(_message.Message):
     DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     ACCEPTS_TWO_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
     name: str
     merchant: str
     purpose: str
@@ -201,7 +215,9 @@ class Scenario(_message.Message):
     dimensions: _containers.RepeatedCompositeFieldContainer[Dimension]
     measures: _containers.RepeatedCompositeFieldContainer[MeasureRange]
     accepts_two_contributors: bool
-    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ...) -> None: ...
+    controller: str
+    epsilon_milli: int
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., epsilon_milli: _Optional[int] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms", "accepts_two_contributors")

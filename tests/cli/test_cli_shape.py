@@ -42,6 +42,7 @@ def test_no_command_is_lost() -> None:
         "dataset ": "register list show destroy",
         "scenario ": "draft apply approve list show revoke",
         "job ": "plan submit watch show list cancel result",
+        "review ": "list show approve refuse send-back",
         "consent ": "issue",
         "audit ": "entries checkpoint verify trust fsck reason",
         "request ": "sign",
@@ -76,7 +77,7 @@ def manual_rows() -> dict[str, str]:
     """Return, for every command that the manual has a row for, that row."""
     rows = {}
     for line in MANUAL.read_text(encoding="utf-8").splitlines():
-        if found := re.match(r"\| `sandbox ([a-z ]+?)(?: [\[A-Z].*?)?` \|", line):
+        if found := re.match(r"\| `sandbox ([a-z -]+?)(?: [\[A-Z].*?)?` \|", line):
             rows[found[1]] = line
     return rows
 
@@ -95,7 +96,7 @@ def test_the_manual_names_exactly_the_options_there_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_manual_names_the_arguments(name: str) -> None:
-    found = re.search(r"`sandbox [a-z ]+?((?: \[?[A-Z_]+\]?)*)`", manual_rows()[name])
+    found = re.search(r"`sandbox [a-z -]+?((?: \[?[A-Z_]+\]?)*)`", manual_rows()[name])
     assert found
     named = [word.strip("[]") for word in found[1].split()]
     there = [p.name.upper() for p in COMMANDS[name].params if not any(o.startswith("-") for o in p.opts)]

@@ -62,7 +62,7 @@ OFFICER, RECIPIENT, SEALING, ISSUER, OTHER = (PrivateKey.generate() for _ in ran
 
 def shapes() -> list[type]:
     """Every shape of the model that is a message."""
-    inside = {model.Size, model.RawResult, model.Release}
+    inside = {model.Size, model.Population, model.RawResult, model.Release}
     return [
         value
         for value in vars(model).values()

@@ -47,6 +47,8 @@ def test_consecutive_numbers_fall_into_even_buckets_whatever_the_salt(pattern):
 def test_bucket_plans():
     assert plan_buckets(0, 0) == plan_buckets(buckets.WHOLE, 5) == 1
     assert plan_buckets(5, buckets.WHOLE + 1) == buckets.WHOLE // buckets.BUCKET + 1
+    assert plan_buckets(buckets.CURVE_BUCKET, 5, is_curve=True) == 1
+    assert plan_buckets(5, 1_000_000, is_curve=True) == 1_000_000 // buckets.CURVE_BUCKET
     assert plan_buckets(10_000_000, 5) == plan_buckets(5, 10_000_000) == 10_000_000 // buckets.BUCKET
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sandbox.errors import InvalidSpec
-from sandbox.mpc.scorecard import MAX_STEPS, Scale, combine, partial_points
+from sandbox.mpc.scorecard import MAX_POINTS, MAX_STEPS, Points, Scale, combine, in_steps, partial_points
 
 SCALE = Scale()
 VALUES = st.floats(-5, 5)
@@ -62,3 +62,51 @@ def test_inputs_that_do_not_fit_are_refused():
     for parts in ((), (one, two), (one.astype(np.float64),), (one + MAX_STEPS + 1,)):
         with pytest.raises(InvalidSpec):
             combine(*parts, scale=SCALE)
+
+
+def banded(draw: np.random.Generator, columns: int = 4) -> tuple[list[np.ndarray], np.ndarray, list[np.ndarray]]:
+    """Columns of a few bands and one or two features, weights, and the bands of 50 rows."""
+    blocks = [draw.normal(size=(draw.integers(1, 6), draw.integers(1, 3))) for _ in range(columns)]
+    places = [draw.integers(0, len(block), 50) for block in blocks]
+    return blocks, draw.normal(size=sum(block.shape[1] for block in blocks)), places
+
+
+@given(st.integers(0, 1 << 30), VALUES)
+def test_whole_points_are_within_half_a_point_a_column_of_the_exact_sum(seed, offset):
+    blocks, weights, places = banded(np.random.default_rng(seed))
+    points = Points.of(blocks, weights, SCALE, offset=offset)
+    features = np.concatenate([block[place] for block, place in zip(blocks, places, strict=True)], axis=1)
+    exact = -SCALE.factor * (features @ weights + offset)
+    assert np.abs(points.sums(places) - exact).max() <= 0.5 * (len(blocks) + 1) + 1e-6
+    for block, column in zip(blocks, points.bands, strict=True):
+        assert len(column) == len(block)
+        assert all(type(one) is int for one in column)
+
+
+def test_a_part_is_the_sum_of_the_table_rounded_to_a_step():
+    points = Points(-7, ((10, -4, 0), (3, 0)))
+    places = [np.array([0, 1, 2]), np.array([0, 0, 1])]
+    assert points.sums(places).tolist() == [6, -8, -7]
+    assert in_steps(points.sums(places), SCALE).tolist() == [1, -2, -1]
+    assert in_steps(np.array([10**6, -(10**6)]), SCALE).tolist() == [MAX_STEPS, -MAX_STEPS]
+
+
+@pytest.mark.parametrize(
+    "given_points", [(0.5, ((1,),)), (True, ((1,),)), (0, ((1.0,),)), (0, (("1",),)), (0, ((MAX_POINTS + 1,),))]
+)
+def test_points_that_are_no_whole_numbers_in_range_are_refused(given_points):
+    with pytest.raises(InvalidSpec):
+        Points(*given_points)
+
+
+def test_weights_that_do_not_fit_or_are_not_finite_make_no_points():
+    blocks = [np.ones((2, 1)), np.ones((3, 2))]
+    for weights in (np.ones(2), np.array([1.0, np.nan, 0.0]), np.array([1.0, np.inf, 0.0]), np.full(3, 1e9)):
+        with pytest.raises(InvalidSpec):
+            Points.of(blocks, weights, SCALE)
+    with pytest.raises(InvalidSpec):
+        Points.of([], np.ones(0), SCALE)
+    with pytest.raises(InvalidSpec):
+        Points.of(blocks, np.ones(3), SCALE, offset=float("nan"))
+    with pytest.raises(InvalidSpec):
+        Points(0, ((1,),)).sums([])

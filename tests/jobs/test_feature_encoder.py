@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandbox.errors import InvalidSpec
-from sandbox.kinds.features import MAX_INDICATORS, SHRINK, Encoder, fit
+from sandbox.kinds.categories import MAX_INDICATORS, SHRINK
+from sandbox.kinds.features import Encoder, fit
 
 CANARY = "canary-7319"
 ROWS = 400

@@ -64,6 +64,9 @@ PEOPLE = {
     "desk": ("operator", ["consent"]),
     "regulator": ("witness", ["operator", "auditor"]),
     "fund-owner": ("witness", ["owner"]),
+    "first-reviewer": ("operator", ["reviewer"]),
+    "second-reviewer": ("operator", ["reviewer"]),
+    "bank-reviewer": ("bank", ["reviewer"]),
 }
 HOUR = 3_600_000
 
@@ -217,6 +220,7 @@ class World:
             price=PriceTerms("fujian-2024", "1", False),
             accepts_simulated=False,
             nonce=os.urandom(16),
+            controller=f"holding-{self.names}",  # else the tests' many small questions would be taken together
         )
         return dataclasses.replace(whole, **changes)
 
@@ -260,6 +264,15 @@ class World:
         view = self.ended(job.job_id)
         assert view.state is State.RELEASED, f"{view.failure}\n{self.logs()}"
         return view
+
+    def held(self, job_id: str, timeout_s: float = 60.0) -> None:
+        """Wait until a job is held at the bank and at the operator."""
+        end = time.monotonic() + timeout_s
+        for client in (self.officer, self.op_owner):
+            while (view := client.job(job_id)).state is not State.HELD:
+                assert view.state not in ENDED, f"it ended before it was held: {view.failure}\n{self.logs()}"
+                assert time.monotonic() < end, f"not held: {view.stages}\n{self.logs()}"
+                time.sleep(0.05)
 
     def reached(self, job_id: str, stage: str, timeout_s: float = 60.0) -> None:
         """Wait until a job is in a stage."""

@@ -31,7 +31,7 @@ def handlers(raised: dict[str, SandboxError]) -> grpc.GenericRpcHandler:
 
 def test_every_error_has_a_status() -> None:
     assert set(STATUS) == set(CLASSES)
-    assert len(CLASSES) == 16
+    assert len(CLASSES) == 18
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -1,0 +1,134 @@
+"""What a jail takes from the machine for its life: a uid nobody else has, and a folder of its own.
+
+    <scratch>/jail-<token>/     lock    held by the jail's warden for as long as it lives
+                                groups  the control groups, one a line, for whoever has to clean up
+    <uids>/<n>                  a lock for each uid in use, common to all nodes of the machine
+
+Errors:   ``Unavailable`` if no uid is free, or the folder is in reach of others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sandbox.errors import Unavailable
+from sandbox.tee_sim import cgroup
+
+UIDS: Final = range(200_000, 201_000)
+UID_LOCKS: Final = Path("/run/lock/sandbox-uids")
+_PREFIX: Final = "jail-"
+_FRESH_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A jail's folder on the node's disk, and the handle that keeps it from being swept."""
+
+    path: Path
+    token: str
+    lock: int
+
+
+def make_folder(scratch: Path) -> Folder:
+    """Make and lock a fresh folder below ``scratch``."""
+    scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
+    state = scratch.stat()
+    if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise Unavailable(
+            "the scratch directory of the jail can be written by others",
+            tell="the scratch directory of this node is not its own",
+            hint="give the node a directory that belongs to it and that nobody else can write",
+        )
+    token = secrets.token_hex(8)
+    path = scratch / f"{_PREFIX}{token}"
+    path.mkdir(mode=0o700)
+    lock = os.open(path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return Folder(path, token, lock)
+
+
+def take_uid(uids: range = UIDS, locks: Path = UID_LOCKS) -> tuple[int, int]:
+    """Return a uid that no process on this machine has, and the handle that reserves it.
+
+    Raises:
+        Unavailable: all are taken.
+    """
+    locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+    taken = _uids_in_use()
+    order = list(uids)
+    random.shuffle(order)  # so that a uid comes back late, should a file of its last user be left anywhere
+    for uid in order:
+        if uid in taken:
+            continue
+        handle = os.open(locks / str(uid), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            continue
+        return uid, handle
+    raise Unavailable(
+        "every uid for jails is in use",
+        tell="this node runs as many jails as it may",
+        hint="wait for a job to end, or give the node a larger range of uids",
+    )
+
+
+def sweep(scratch: Path) -> int:
+    """Remove what dead jails left: processes, control groups, folders; return how many there were."""
+    dead = 0
+    with contextlib.suppress(FileNotFoundError):
+        for path in sorted(scratch.glob(f"{_PREFIX}*")):
+            if _is_alive(path):
+                continue
+            dead += 1
+            _sweep_groups(path)
+            shutil.rmtree(path, ignore_errors=True)
+    return dead
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether a warden still holds the lock of this folder."""
+    try:
+        handle = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:  # made this moment, or what is left after half a cleaning
+        return time.time() - path.stat().st_mtime < _FRESH_S
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _sweep_groups(path: Path) -> None:
+    """Empty and remove the control groups a folder names; nothing that is not a jail's."""
+    try:
+        lines = (path / "groups").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        folder = Path(line)
+        if folder.name == cgroup.PREFIX + path.name.removeprefix(_PREFIX):
+            group = cgroup.Group({"": folder}, unified=False)
+            group.kill()
+            group.remove()
+
+
+def _uids_in_use() -> set[int]:
+    found: set[int] = set()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            found.add(os.stat(f"/proc/{process}").st_uid)
+    return found
