@@ -127,10 +127,7 @@ class Holds:
         if job.state is not State.HELD:
             raise WrongState(tell="the job has ended already")
         await ledger.stop(job, error, self._exchange.failure(error, "review"))
-        statement = ledger.statement(job, which, note)
-        for party in job.parties:
-            if party != ledger.node_id:
-                await self._tell(party, statement, job_id)
+        await self._tell_all(job, ledger.statement(job, which, note))
 
     async def told(self, statement: GrantStatement) -> None:
         """Act on another party's word about a held job; of a job that is not held, it means nothing."""
@@ -164,9 +161,7 @@ class Holds:
                 return
             statement = ledger.statement(job, "after")
             await ledger.take_grant(ledger.node_id, ledger.keys.identity.public, statement)
-            for party in job.parties:
-                if party != ledger.node_id:
-                    await self._tell(party, statement, job_id)
+            await self._tell_all(job, statement)
         if owners <= await ledger.granted(job, "after"):
             self._take_up(job)
 
@@ -193,8 +188,11 @@ class Holds:
         await self._ledger.write(enter)
         log.warning("job %s is held and waits for a review; half of its time has passed", job_id)
 
-    async def _tell(self, party: str, statement: Signed, job_id: str) -> None:
-        try:
-            await asyncio.wait_for(self._exchange.links.grant(party, statement), 10.0)
-        except (SandboxError, TimeoutError) as error:  # told again at the next round
-            log.warning("job %s: %s was not told: %s", job_id, party, error)
+    async def _tell_all(self, job: Job, statement: Signed) -> None:
+        async def tell(party: str) -> None:
+            try:
+                await asyncio.wait_for(self._exchange.links.grant(party, statement), 10.0)
+            except (SandboxError, TimeoutError) as error:  # a grant is told again at the next round
+                log.warning("job %s: %s was not told: %s", job.job_id, party, error)
+
+        await asyncio.gather(*(tell(party) for party in job.parties if party != self._ledger.node_id))

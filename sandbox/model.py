@@ -48,6 +48,8 @@ class JobKind(enum.IntEnum):
     TRAIN = 2
     SCORE = 3
     AGGREGATE = 4
+    QUERY = 5
+    MODEL = 6
 
 
 class OutputClass(enum.IntEnum):
@@ -367,6 +369,8 @@ class Scenario:
     accepts_two_contributors: bool = False
     controller: Annotated[str, Size(0, 64)] = ""
     epsilon_milli: int = 0
+    bundles: Annotated[tuple[Digest, ...], Size(0, 64)] = ()
+    isolation: Annotated[str, Size(0, 16)] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,12 +527,29 @@ class AggregateSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySpec:
+    """One SELECT over a data owner's authorised columns."""
+
+    dataset: DatasetRef
+    sql: Annotated[str, Size(1, 16384)]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The merchant's own code over a data owner's authorised columns."""
+
+    dataset: DatasetRef
+    bundle: Digest
+    params: Annotated[str, Size(2, 65536)] = "{}"
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec:
     """What a submitter asks for. Only ``wire.decode`` makes one from outside."""
 
     request_id: Name
     scenario_digest: Digest
-    kind: PsiSpec | TrainSpec | ScoreSpec | AggregateSpec
+    kind: PsiSpec | TrainSpec | ScoreSpec | AggregateSpec | QuerySpec | ModelSpec
     deadline_s: int = 0
     recipe: Annotated[bytes, Size(0, 4096)] = b""
 
@@ -803,6 +824,61 @@ class DatasetView:
     created_ms: int
     licence: Annotated[str, Size(0, 128)]
     retention_days: int
+
+
+# --- merchants' bundles
+# --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BundleStatement:
+    """A merchant's word that a bundle is its own."""
+
+    measurement: Digest
+    name: Name
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class BundleUpload:
+    """The signed beginning of a bundle."""
+
+    measurement: Digest
+    size: int
+    digest: Digest
+    statement: Signed
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """A bundle at a node."""
+
+    measurement: Digest
+    name: Name
+    form: Name
+    merchant: Name
+    submitter: KeyId
+    size: int
+    created_ms: int
+    outputs: tuple[Text, ...]
+    files: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteQuery:
+    """What proves where code would run, over a fresh nonce."""
+
+    nonce: Annotated[bytes, Size(16, 64)]
+    bundle: MaybeDigest = b""
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteView:
+    """A quote, and what it says in short."""
+
+    quote: Annotated[bytes, Size(1, 65536)]
+    isolation: Name
+    vendor: Name
 
 
 # --- review

@@ -200,6 +200,14 @@ def approvals(conn: Connection, job_id: str) -> int:
     return sum(one.decision is Decision.APPROVE for _, one in _decisions(conn, job_id))
 
 
+def check_reader(conn: Connection, job_id: str, reader: Registered) -> None:
+    """Refuse the evidence, which is exact, to whoever is of the author's organisation."""
+    hold_of(conn, job_id)
+    scenario = book.application(conn, record.read(conn, job_id).plan.scenario_digest)
+    if organisation(reader.organisation) in {organisation(scenario.merchant), controller(scenario)}:
+        raise PolicyRefused(tell="the evidence is not for people of the author's organisation")
+
+
 def _check_reviewer(reviewer: Registered, job: Job, scenario: Scenario) -> None:
     if "reviewer" not in reviewer.roles:
         raise PolicyRefused(tell="your key has not the role reviewer")
@@ -218,10 +226,11 @@ def _check_reviewer(reviewer: Registered, job: Job, scenario: Scenario) -> None:
 
 def listed(conn: Connection, node_key: bytes, after: str, limit: int, now_ms: int) -> list[ReviewView]:
     """Return a page of what this node's reviewers have to decide, what expires first on top."""
-    waiting = sorted((hold for hold in held(conn) if hold.is_here), key=lambda hold: (hold.due_ms, hold.job_id))
-    ids = [hold.job_id for hold in waiting]
-    start = ids.index(after) + 1 if after in ids else 0
-    return [view(conn, node_key, job_id, now_ms) for job_id in ids[start : start + limit]]
+    places = sorted((hold.due_ms, hold.job_id) for hold in held(conn) if hold.is_here)
+    if after:
+        last = hold_of(conn, after)
+        places = [place for place in places if place > (last.due_ms, last.job_id)]
+    return [view(conn, node_key, job_id, now_ms) for _, job_id in places[:limit]]
 
 
 def view(conn: Connection, node_key: bytes, job_id: str, now_ms: int) -> ReviewView:

@@ -263,6 +263,20 @@ privacy_uses = Table(
     Column("state", String(16), nullable=False),  # reserved, spent, returned
 )
 
+bundles = Table(
+    "bundle",
+    metadata,
+    Column("measurement", LargeBinary, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("form", String(16), nullable=False),
+    Column("merchant", String(64), nullable=False),
+    Column("submitter", String(32), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("statement", LargeBinary, nullable=False),  # Signed BundleStatement
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+)
+
 refusals = Table(
     "refusal_reason",
     metadata,

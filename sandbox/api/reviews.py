@@ -52,6 +52,8 @@ class Reviews(review_pb2_grpc.ReviewServiceServicer):
         def get() -> Any:
             opened = self._edge.open(request, _PREFIX + "GetReview", ReviewQuery, READERS)
             self._edge.spend_nonce(opened)
+            with self._ledger.store.read() as conn:
+                review.check_reader(conn, opened.body.job_id, registry.find_key(conn, opened.caller.key_id))
             return review_pb2.GetReviewResponse(review=wire.to_proto(self._view(opened.body.job_id)))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(get))

@@ -25,6 +25,7 @@ class Role(StrEnum):
     SUBMITTER = "submitter"
     OWNER = "owner"
     OPERATOR = "operator"
+    REVIEWER = "reviewer"
     AUDITOR = "auditor"
     CONSENT = "consent"
 

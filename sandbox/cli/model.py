@@ -19,8 +19,9 @@ from sandbox.errors import InvalidSpec, SandboxError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from sandbox.tee_sim.bundle import Bundle
     from sandbox.tee_sim.enclave import Ran
-    from sandbox.tee_sim.manifest import Manifest
+    from sandbox.tee_sim.manifest import Column
 
 app = typer.Typer(name="model", help="Models of your own. 自带模型：打包、查看、试运行。", no_args_is_help=True)
 
@@ -43,13 +44,16 @@ def pack(
     packed = parse(archive)
     key = session.need_key() if sign else None
     target = out or Path(f"{packed.manifest.name}.bundle")
+    found = {"file": target, "bytes": len(archive), **_describe(session, packed)}
+    if key is None:
+        write_new(target, archive)
+        return found
+    identity = PrivateKey.from_pem((key / "identity.pem").read_bytes(), session.passphrase(key))
+    statement = sign_bundle(identity, archive, signed.now_ms())
     signature = target.with_name(target.name + ".sig")
-    if key is not None:
-        identity = PrivateKey.from_pem((key / "identity.pem").read_bytes(), session.passphrase(key))
-        write_new(signature, wire.encode(sign_bundle(identity, archive, signed.now_ms())))
     write_new(target, archive)
-    found = {"file": target, "bytes": len(archive), **_describe(packed.manifest, packed.measurement)}
-    return {**found, "signature": signature} if key is not None else found
+    write_new(signature, wire.encode(statement))
+    return {**found, "signature": signature}
 
 
 @command(app, "show")
@@ -61,7 +65,7 @@ def show(
 
     found = parse(bundle.read_bytes())
     files = [{"name": name, "bytes": len(content)} for name, content in found.files.items()]
-    return {**_describe(found.manifest, found.measurement), "files": files}
+    return {**_describe(session, found), "files": files}
 
 
 @command(app, "try")
@@ -112,7 +116,8 @@ def attempt(
     }
 
 
-def _describe(manifest: Manifest, measurement: bytes) -> dict[str, Any]:
+def _describe(session: Session, bundle: Bundle) -> dict[str, Any]:
+    manifest = bundle.manifest
     outputs = [
         {
             "name": name,
@@ -120,7 +125,7 @@ def _describe(manifest: Manifest, measurement: bytes) -> dict[str, Any]:
             "rows": output.rows,
             "of": output.of,
             "key": output.key,
-            "columns": output.columns,
+            "columns": output.columns if session.as_json else [_spell(column) for column in output.columns],
         }
         for name, output in manifest.outputs.items()
     ]
@@ -128,12 +133,22 @@ def _describe(manifest: Manifest, measurement: bytes) -> dict[str, Any]:
         "name": manifest.name,
         "form": manifest.form.value,
         "entry": manifest.entry,
-        "measurement": measurement,
+        "measurement": bundle.measurement,
         "libraries": manifest.libraries,
         "inputs": manifest.inputs,
         "parameters": {name: kind.value for name, kind in manifest.params_schema.items()},
         "outputs": outputs,
     }
+
+
+def _spell(column: Column) -> str:
+    """Return an output column in few words."""
+    words = [column.name, column.type.value]
+    words += [f"of {column.places} places"] if column.type == "number" else []
+    words += [f"from {column.low}"] if column.low is not None else []
+    words += [f"to {column.high}"] if column.high is not None else []
+    words += [f"({' | '.join(column.values)})"] if column.values else []
+    return " ".join([*words, "or missing"] if column.optional else words)
 
 
 def _named(given: list[str]) -> dict[str, Path]:

@@ -98,13 +98,37 @@ def _table(rule: OutputRule, rows: int, tables: Mapping[str, bytes], form: Form)
         named = form.labels.column_names
         if (table.num_rows != 1) if not named else not table.select(named).equals(form.labels):
             raise _withheld(f"{rule.name} has other groups than declared")
-    elif table.num_rows != rows:
+    elif rule.class_ is not OutputClass.MODEL and table.num_rows != rows:
         raise _withheld(f"{rule.name} has other rows than were judged")
+    shown = _shown(rule, table, form)
     for place, name in enumerate(table.column_names):
-        table = table.set_column(place, name, _column(rule, name, table.column(name), form))
+        column = table.column(name)
+        if shown is None or (form.labels is not None and name in form.labels.column_names):
+            judged = _column(rule, name, column, form)
+        else:
+            judged = _column(rule, name, column.filter(shown), form)
+            places = shown.to_numpy(zero_copy_only=False)
+            judged = judged.take(pa.array(np.cumsum(places) - 1, mask=~places))
+        table = table.set_column(place, name, judged)
     sink = io.BytesIO()
     pq.write_table(table, sink)
     return sink.getvalue()
+
+
+def _shown(rule: OutputRule, table: pa.Table, form: Form) -> pa.Array | None:
+    """Return which lines hold numbers, where a rule leaves small groups blank; None where every line must hold them.
+
+    A line is blank as a whole or not at all: a part of it would tell about the rest.
+    """
+    if not rule.suppress or form.labels is None:
+        return None
+    values = [name for name in form.names if name not in form.labels.column_names]
+    shown = table.column(values[0]).is_valid().combine_chunks()
+    for name in values:
+        _require(rule, name, table.column(name).is_valid().combine_chunks().equals(shown))
+    if not pc.any(shown).as_py():
+        raise _withheld(f"{rule.name}: every group is blank")
+    return shown
 
 
 def _column(rule: OutputRule, name: str, column: pa.ChunkedArray, form: Form) -> pa.Array:

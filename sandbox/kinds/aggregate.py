@@ -20,18 +20,22 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sandbox.errors import InvalidSpec
 from sandbox.kinds import cells, contributors, crosswise
-from sandbox.kinds.cells import Shape
+from sandbox.kinds.cells import Mask, Shape
 from sandbox.kinds.counted import COUNTS, Counted
 from sandbox.kinds.kind import Conditions, Form, Kind, Task
+from sandbox.kinds.margins import Lines
 from sandbox.model import (
     AggregateSpec,
     DatasetUse,
     JobSpec,
     OutputClass,
+    OutputRule,
     Party,
     Plan,
     RawResult,
@@ -48,28 +52,41 @@ def compute(task: Task) -> RawResult:
     spec = _spec(task.spec)
     shape = _shape(spec, task.scenario)
     if spec.alignment:
-        counted, inputs = crosswise.compute(task, spec, shape)
+        counted, inputs, populations = crosswise.compute(task, spec, shape)
     else:
-        counted = contributors.compute(task, spec, shape)
-        inputs = counted.gate_inputs(shape)
+        lines = Lines.of(shape, spec.margins)
+        counted, inputs, populations = contributors.compute(task, spec, shape, lines, _rule(task.plan))
     task.keep(COUNTS, counted.to_bytes())
-    return RawResult(inputs, {}, {})
+    return RawResult(inputs, {}, {}, populations)
 
 
 def finish(task: Task) -> RawResult:
     """At the recipient's node: open the sums and make the table."""
     spec = _spec(task.spec)
     shape = _shape(spec, task.scenario)
+    lines, blank = Lines.of(shape, spec.margins), None
     if spec.alignment:
         counted, sums = crosswise.finish(task, spec, shape)
     else:
         counted = Counted.from_bytes(task.artefact(task.plan.job_id, COUNTS), shape)
-        sums = contributors.finish(task, spec, shape, counted)
-    table = cells.statistics(shape, counted.rows.tolist(), counted.measured.tolist(), sums)
+        blank = contributors.blank_of(counted, shape, _rule(task.plan))
+        sums = contributors.finish(task, spec, shape, lines, counted, blank)
+    numbers = (lines.totals(counted.rows), lines.totals(counted.measured))
+    table = cells.statistics(shape, numbers[0].tolist(), numbers[1].tolist(), sums, lines.labels)
+    if blank is not None:
+        table = _blanked(table, len(shape.dimensions), lines.chosen(blank))
     sink = io.BytesIO()
     pq.write_table(table, sink)
     task.keep(TOTALS, sink.getvalue())
-    return RawResult(counted.gate_inputs(shape), {}, {TOTALS: TOTALS})
+    return RawResult(counted.gate_inputs(shape, lines, blank), {}, {TOTALS: TOTALS})
+
+
+def _blanked(table: pa.Table, labels: int, blank: Mask) -> pa.Table:
+    """Return the table with nothing in the lines that stay blank but their labels."""
+    is_shown = pa.array(~blank)
+    for place, name in list(enumerate(table.column_names))[labels:]:
+        table = table.set_column(place, name, pc.if_else(is_shown, table.column(name), None))
+    return table
 
 
 # --- what the kind declares -------------------------------------------------------------------------------------------
@@ -79,7 +96,13 @@ def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tu
     """Return what each dataset brings: groups and measures, or its part of them."""
     wanted = _spec(spec)
     shape = _shape(wanted, scenario)
+    Lines.of(shape, wanted.margins)
     if wanted.alignment:
+        if wanted.margins or any(rule.suppress for rule in scenario.outputs if rule.name == TOTALS):
+            raise InvalidSpec(
+                tell="over an alignment there are no lines of totals, and no blank groups",
+                hint="ask without margins, under a scenario that does not suppress",
+            )
         return crosswise.place(shape, uses).columns(shape)
     used = tuple(dict.fromkeys((*shape.group_columns, *shape.measure_columns)))
     return tuple(used for _ in uses)
@@ -122,9 +145,13 @@ def key_holder(plan: Plan, spec: JobSpec, scenario: Scenario) -> str:
 def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
     """Return that the table has every group, in order, and nothing but numbers."""
     shape = _shape(_spec(spec), scenario)
-    labels, values = cells.labels(shape.dimensions), cells.result_columns(shape)
+    labels, values = Lines.of(shape, _spec(spec).margins).labels, cells.result_columns(shape)
     counts = frozenset(name for name, counts in values.items() if counts)
     return Form((*labels.column_names, *values), labels, counts=counts, places=cells.result_places(shape))
+
+
+def _rule(plan: Plan) -> OutputRule:
+    return next(rule for rule in plan.outputs if rule.name == TOTALS)
 
 
 def _shape(spec: AggregateSpec, scenario: Scenario) -> Shape:

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from sandbox.errors import InvalidSpec, ProtocolFailed
-from sandbox.kinds import cells, sealed
+from sandbox.kinds import cells, dominance, sealed
 from sandbox.kinds.alignment import digests_of
 from sandbox.kinds.cells import Shape
 from sandbox.kinds.kind import Task, blaming
@@ -77,7 +77,8 @@ def find_sums(task: Task, spec: PsiSpec) -> tuple[int, dict[str, int]]:
     """Return the size and what this side's gate judges, and leave both sides' shares of the totals.
 
     How many of the common rows have a measured column nobody knows before the totals are opened: the right has its gate
-    judge the least there can be, as if all its missing values were in common rows.
+    judge the least there can be, as if all its missing values were in common rows. Nor does anybody know which values
+    are: whether one stands out, the right guesses (``dominance.guessed``).
     """
     made = shape(spec, task.scenario)
     layout = sealed.row_layout(made, min(task.rows.values()), BITS)
@@ -143,7 +144,8 @@ def _send(task: Task, made: Shape, layout: Layout, minimum: int) -> tuple[int, d
         masked = sealed.checked(key.public, task.receive(left, "masked"), layout.parts, left)
         task.keep(f"share-for-{left}", key.decrypt(masked))
     size = told_size(task, None)
-    return size, {f"group.sealed.{place}": size - int((~mask).sum()) for place, mask in enumerate(present)}
+    judged = {f"group.sealed.{place}": size - int((~mask).sum()) for place, mask in enumerate(present)}
+    return size, judged | dominance.guessed(dominance.names(made), dominance.amounts(made, values), size)
 
 
 def open_sums(task: Task, spec: PsiSpec, size: int) -> tuple[list[list[int]], list[list[int]]]:

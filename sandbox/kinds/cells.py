@@ -272,7 +272,11 @@ def grouped_counts(codes: Codes, mask: Mask, cells: int) -> list[int]:
 
 
 def statistics(
-    shape: Shape, rows: Sequence[int], counts: Sequence[Sequence[int]], sums: Sequence[Sequence[int]]
+    shape: Shape,
+    rows: Sequence[int],
+    counts: Sequence[Sequence[int]],
+    sums: Sequence[Sequence[int]],
+    named: pa.Table | None = None,
 ) -> pa.Table:
     """Return the table of totals: a row a cell.
 
@@ -280,8 +284,9 @@ def statistics(
         rows: how many rows each cell has.
         counts: for each number of rows of the measures, its value in every cell.
         sums: for each number that is added up, its total in every cell.
+        named: the labels of the rows, where they are not the cells.
     """
-    table = labels(shape.dimensions)
+    table = labels(shape.dimensions) if named is None else named
     table = pa.table({**{name: table.column(name) for name in table.column_names}, "rows": pa.array(rows, pa.int64())})
     count_at, sum_at = 0, 0
     for one in shape.wanted:

@@ -52,8 +52,8 @@ class Counted:
 
     def blank(self, shape: Shape, least: int) -> Mask:
         """Return which cells and totals stay blank, where a scenario has small ones suppressed."""
-        levels = Lines.of(shape, True).levels
-        return blanks(np.concatenate([self.rows[None], self.measured]), self.lacking(shape), levels, least)
+        counts = np.concatenate([self.rows[None], self.measured])
+        return blanks(counts, self.lacking(shape), Lines(shape.dimensions, True).levels, least)
 
     def gate_inputs(self, shape: Shape, lines: Lines | None = None, blank: Mask | None = None) -> dict[str, int]:
         """Return every number, as a group that reaches the minimum, or as a rest that does so unless it is 0.
@@ -89,7 +89,9 @@ class Counted:
         at = 0
         for number, one in enumerate(shape.wanted):
             for band in range(one.counts):
-                inputs |= {f"group.{name}.{number}.{band}": int(measured[at + band, line]) for name, line in names.items()}
+                inputs |= {
+                    f"group.{name}.{number}.{band}": int(measured[at + band, line]) for name, line in names.items()
+                }
             at += one.counts
             inputs |= {f"rest.{name}.{number}": int(lacking[number, line]) for name, line in names.items()}
         return inputs

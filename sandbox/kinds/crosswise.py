@@ -20,12 +20,15 @@ import numpy as np
 import pyarrow as pa
 
 from sandbox.errors import InvalidSpec, ProtocolFailed
-from sandbox.kinds import cells, sealed
+from sandbox.kinds import cells, dominance, margins, sealed
 from sandbox.kinds.cells import Codes, Shape
 from sandbox.kinds.counted import COUNTS, Counted
+from sandbox.kinds.dominance import Weights
 from sandbox.kinds.kind import Task
+from sandbox.kinds.margins import ALL, Lines
+from sandbox.kinds.population import Sketcher
 from sandbox.kinds.psi import ALIGNMENT
-from sandbox.model import AggregateSpec, DatasetUse, Party, Scenario
+from sandbox.model import AggregateSpec, DatasetUse, Party, Population, Scenario
 from sandbox.mpc.paillier import PrivateKey, PublicKey
 
 MESSAGE: Final = 4 << 20  # bytes of ciphertexts in a message, about
@@ -92,20 +95,29 @@ def placed_in(shape: Shape, scenario: Scenario, parties: Sequence[Party]) -> tup
     return found, owners[found.grouping].node_id, owners[1 - found.grouping].node_id
 
 
-def compute(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, dict[str, int]]:
-    """Leave both sides' shares; return what this side knows of the groups' sizes, and what its gate judges.
+def compute(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, dict[str, int], tuple[Population, ...]]:
+    """Leave both sides' shares; return what this side knows of the groups' sizes, what its gate judges, and of whom.
 
     How many rows of a group have a sealed measure nobody knows before the sums are opened: the measure side has its
-    gate judge the least there can be, as if all missing values were in one group.
+    gate judge the least there can be, as if all missing values were in one group. Nor does anybody know whose values
+    are in which group: whether one stands out, the measure side guesses (``dominance.guessed``).
     """
     positions = np.frombuffer(task.artefact(spec.alignment, ALIGNMENT), "<i8")
     placed, grouping, measuring = placed_in(shape, task.scenario, task.plan.parties)
     task.keep("shared", np.array([len(positions)], "<i8").tobytes())
     table = task.table(task.fields).take(pa.array(positions)) if task.fields else None
     if task.me == measuring:
-        return _measure(task, spec, placed.shape_of(shape, True), table, len(positions), grouping)
-    counted = _group(task, spec, shape, placed, table, len(positions), measuring)
-    return counted, counted.gate_inputs(placed.shape_of(shape, False))
+        counted, inputs = _measure(task, spec, placed.shape_of(shape, True), table, len(positions), grouping)
+        keys = task.keys().take(pa.array(positions))
+        return counted, inputs, (Sketcher(task.population_key).of(ALL, keys, len(positions)),)
+    codes = cells.group_codes(table, shape.dimensions) if table is not None else np.zeros(len(positions), np.int32)
+    counted, inputs = _group(task, spec, placed, (shape, codes), table, measuring)
+    keys, none = task.keys().take(pa.array(positions)), np.zeros(Lines(shape.dimensions, True).count, np.bool_)
+    return (
+        counted,
+        inputs,
+        margins.populations(task.population_key, [keys], codes, shape.dimensions, counted.rows, none),
+    )
 
 
 def finish(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, list[list[int]]]:
@@ -153,14 +165,21 @@ def _measure(
     _keep_share(task, grouping, share)
     least = int(counted.rows.min())
     judged = {f"group.sealed.{place}": least - int((~mask).sum()) for place, mask in enumerate(present)}
+    judged |= dominance.guessed(dominance.names(shape), dominance.amounts(shape, values), least)
     return counted, counted.gate_inputs(only_rows) | judged
 
 
 def _group(
-    task: Task, spec: AggregateSpec, shape: Shape, placed: Placed, table: pa.Table | None, rows: int, measuring: str
-) -> Counted:
+    task: Task,
+    spec: AggregateSpec,
+    placed: Placed,
+    grouped: tuple[Shape, Codes],
+    table: pa.Table | None,
+    measuring: str,
+) -> tuple[Counted, dict[str, int]]:
     """Add up the other side's ciphertexts by group and hide the sums; add up the own measures."""
-    codes = cells.group_codes(table, shape.dimensions) if table is not None else np.zeros(rows, np.int32)
+    shape, codes = grouped
+    rows = len(codes)
     own_shape, other_shape = placed.shape_of(shape, False), placed.shape_of(shape, True)
     values, present = cells.prepare(table, own_shape.wanted) if own_shape.wanted else ([], [])
     counts = [cells.grouped_counts(codes, mask, shape.cells) for mask in (np.ones(rows, np.bool_), *present)]
@@ -177,7 +196,10 @@ def _group(
     task.keep("key", key.to_bytes())
     share = {"hiding": hiding.hex(), "counts": counted.to_bytes().hex(), "sums": [list(map(str, one)) for one in sums]}
     _keep_share(task, measuring, json.dumps(share).encode())
-    return counted
+    weights = Weights.of_rows(codes, dominance.amounts(own_shape, values), shape.cells)
+    alone = np.ones(shape.cells, np.bool_)
+    judged = dominance.figures(dominance.names(own_shape), weights, alone=alone)
+    return counted, counted.gate_inputs(own_shape) | judged
 
 
 def _add_up(task: Task, key: PublicKey, codes: Codes, groups: int, parts: int, measuring: str) -> bytes:

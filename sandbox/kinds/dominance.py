@@ -10,8 +10,9 @@ what any one of them has:
 
     remainder = own amounts but for the two largest  +  the others' amounts, less the largest part one of them can have
 
-That is never more than what is left to anybody who looks for x1, person or party, and only the owner of x1 needs to find
-it large enough: if all owners do, the total is sound. ``top`` follows from it, with x1 for an x2 that may be elsewhere.
+That is never more than what is left to anybody who looks for x1, person or party, and only the owner of x1 needs to
+find it large enough: if all owners do, the total is sound. ``top`` follows from it, with x1 for an x2 that may be
+elsewhere.
 
 What others have nobody shows. Who can judge a group alone (all but the two largest outweigh the largest) says nothing;
 who cannot needs cover. Owners add up, under masks, first for each group on which step of a ladder of powers of 4 the
@@ -109,7 +110,9 @@ def amounts(shape: Shape, values: Sequence[Whole]) -> list[Whole]:
     return found
 
 
-def figures(measures: Sequence[str], weights: Weights, cover: Exact | int = 0, alone: Mask | None = None) -> dict[str, int]:
+def figures(
+    measures: Sequence[str], weights: Weights, cover: Exact | int = 0, alone: Mask | None = None
+) -> dict[str, int]:
     """Return what the gate judges.
 
     Args:

@@ -70,7 +70,7 @@ class Number:
         """Return the exact number of every cell."""
         if self.source == _ROWS:
             return rows
-        return measured[self.place] if self.source == _COUNT else sums[:, self.place].astype(np.int64)
+        return measured[self.place] if self.source == _COUNT else sums[self.place].astype(np.int64)
 
 
 def scale_of(sensitivity: int, epsilon: Fraction) -> float:
@@ -184,7 +184,7 @@ def contribution(
     Args:
         rows: how many rows each cell has, ``(cells,)``.
         measured: how many each measure and band has, ``(counts, cells)``.
-        sums: the sums of each cell, ``(cells, sums)``, whole numbers.
+        sums: the sums of each cell, ``(sums, cells)``, whole numbers of any size.
     """
     made = np.empty((len(rows), len(numbers)), np.int64)
     for place, (number, column) in enumerate(zip(numbers, layout.columns, strict=True)):

@@ -8,10 +8,10 @@ Totals count as known, whether the table has them or not: another table may. Tho
 own and come first, so that a table of fewer dimensions over the same people has the same blanks; cells then are blanked
 around them.
 
-Of one dimension, blanks whose sum is at least the minimum, two or more, are enough: each may be anything up to that sum.
-Of two, numbers of people can be moved around between blanks as long as every total stays: along a closed way that goes
-up in one cell, down in the next of its row or column, up again. How far a number can be moved up and down without any
-becoming negative is a maximum flow; where it is too little, the cheapest way through cells that are still shown is
+Of one dimension, blanks whose sum is at least the minimum, two or more, are enough: each may be anything up to that
+sum. Of two, numbers of people can be moved around between blanks as long as every total stays: along a closed way that
+goes up in one cell, down in the next of its row or column, up again. How far a number can be moved up and down without
+any becoming negative is a maximum flow; where it is too little, the cheapest way through cells that are still shown is
 blanked.
 
 Source:   network models of cell suppression: Cox, "Network models for complementary cell suppression", JASA 90, 1995;
@@ -56,7 +56,7 @@ def blanks(counts: Numbers, lacking: Numbers, levels: Sequence[int], least: int)
     without = np.unique(widened(lacking, levels), axis=0)
     rows = widened(counts, levels)[0]
     shape = tuple(count + 1 for count in levels)
-    blank = (known < least).any(axis=0) | ((without > 0) & (without < least)).any(axis=0)
+    blank: Mask = np.logical_or((known < least).any(axis=0), ((without > 0) & (without < least)).any(axis=0))
     everything = np.ones_like(blank)
     if blank[-1]:
         return everything  # even the total of all
@@ -102,7 +102,7 @@ def unions(blank: Mask, levels: Sequence[int]) -> list[NDArray[np.int64]]:
 
 
 def _close_line(blank: Mask, known: Numbers, without: Numbers, least: int) -> bool:
-    """Blank more of one line, whose last is the total and shown, until its blanks hide each other; False: they cannot."""
+    """Blank more of one line until its blanks hide each other; False: they cannot. Its last is the total, and shown."""
     while blank.any():
         hidden, missing = known[:, blank].sum(axis=1), without[:, blank].sum(axis=1)
         if blank.sum() > 1 and bool((hidden >= least).all()) and not bool(((missing > 0) & (missing < least)).any()):
@@ -111,7 +111,9 @@ def _close_line(blank: Mask, known: Numbers, without: Numbers, least: int) -> bo
         if not len(shown):
             return False
         sizes = known[:, shown].sum(axis=0)
-        enough = ~((missing[:, None] + without[:, shown] > 0) & (missing[:, None] + without[:, shown] < least)).any(axis=0)
+        enough = ~((missing[:, None] + without[:, shown] > 0) & (missing[:, None] + without[:, shown] < least)).any(
+            axis=0
+        )
         blank[shown[np.lexsort((shown, sizes, ~enough))[0]]] = True
     return True
 
@@ -130,7 +132,9 @@ def _close_table(blank: Mask, known: Numbers, rows: Numbers, least: int, may_bla
 
 def _give_back(blank: Mask, needed: Mask, known: Numbers, rows: Numbers, least: int) -> None:
     """Show again what later blanks made needless, the largest first, unless there is too much to look at."""
-    chosen = sorted(zip(*(axis.tolist() for axis in np.nonzero(blank & ~needed)), strict=True), key=lambda at: -rows[at])
+    chosen = sorted(
+        zip(*(axis.tolist() for axis in np.nonzero(blank & ~needed)), strict=True), key=lambda at: -rows[at]
+    )
     if len(chosen) * int(blank.sum()) > MOST_LOOKS:
         return
     for place in chosen:
@@ -165,8 +169,8 @@ def _protect(
 class _Ways:
     """How far one blank number can be moved in one direction, and along which ways.
 
-    ``flow`` is by how much each number is moved so far; totals count the other way round, so that the moves of every row
-    and of every column add up to nothing.
+    ``flow`` is by how much each number is moved so far; totals count the other way round, so that the moves of every
+    row and of every column add up to nothing.
     """
 
     def __init__(self, place: tuple[int, int], goes_up: bool, blank: Mask, numbers: Numbers, rows: Numbers) -> None:
@@ -216,7 +220,11 @@ class _Ways:
             best = through.argmin(axis=1)
             cost = through[np.arange(count_rows), best]
             better = cost < to_row
-            to_row, from_column, cheaper = np.where(better, cost, to_row), np.where(better, best, from_column), bool(better.any())
+            to_row, from_column, cheaper = (
+                np.where(better, cost, to_row),
+                np.where(better, best, from_column),
+                bool(better.any()),
+            )
             through = up + to_row[:, None]
             best = through.argmin(axis=0)
             cost = through[best, np.arange(count_columns)]

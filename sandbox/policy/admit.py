@@ -23,6 +23,7 @@ from sandbox.model import (
     DatasetUse,
     JobKind,
     JobSpec,
+    OutputClass,
     Party,
     PartyRole,
     Plan,
@@ -48,6 +49,7 @@ REFUSALS: Mapping[str, str] = {
     "revoked": "the scenario was revoked",
     "submitter": "only the scenario's applicant may submit",
     "kind": "the scenario does not allow this kind of job",
+    "output": "the scenario has no rule for an output that the job asks for",
     "dataset": "the scenario does not name this dataset version",
     "proposer": "the left dataset must be the submitting node's own",
     "label": "the label must be at the submitting node",
@@ -150,6 +152,9 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in KINDS[kind].chosen(spec))
     if not outputs:
         raise _refused("kind")
+    wants_model = isinstance(spec.kind, TrainSpec) and spec.kind.release_scorecard
+    if wants_model and all(rule.class_ is not OutputClass.MODEL for rule in outputs):
+        raise _refused("output")
     return Plan(
         job_id=job_id,
         proposer=choices.proposer,

@@ -194,11 +194,9 @@ def _outputs(scenario: Scenario, floors: Floors) -> None:
         _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
         _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
     _need(not idle, "outputs", "must name one of every kind")
-    classes = {(rule.kind, rule.class_) for rule in scenario.outputs}
-    both = (JobKind.TRAIN, OutputClass.MODEL) in classes and (JobKind.SCORE, OutputClass.ROW_CONSENTED) in classes
-    _need(
-        not both, "outputs", "must not give out the scorecard and people's scores: together they tell each side's part"
-    )
+    gives_points = any(rule.kind is JobKind.TRAIN and rule.class_ is OutputClass.MODEL for rule in scenario.outputs)
+    both = gives_points and JobKind.SCORE in scenario.kinds  # of any score the nodes exchange each side's part
+    _need(not both, "outputs", "must not give out both people's scores and the other side's coefficients")
 
 
 def _need(holds: bool, field: str, rule: str) -> None:

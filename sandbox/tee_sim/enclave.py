@@ -43,6 +43,7 @@ from sandbox.tee_sim.outputs import check_classes, check_outputs
 from sandbox.tee_sim.stream import write_stream
 
 PROGRAM: Final = "program.json"
+_PREFIX: Final = "program-"
 _MOST_TEXT: Final = 256  # characters of a parameter
 _INTEGERS: Final = 1 << 63
 
@@ -177,6 +178,14 @@ class Enclave:
         )
 
 
+def sweep_programs(scratch: Path) -> int:
+    """Remove programs of runs that were killed, at node start, when none runs; return how many there were."""
+    left = sorted(scratch.glob(f"{_PREFIX}*"))
+    for place in left:
+        shutil.rmtree(place)
+    return len(left)
+
+
 def read_params(manifest: Manifest, params: Mapping[str, Any]) -> bytes:
     """Return a run's parameters as JSON, having held them against what the bundle declared.
 
@@ -215,7 +224,7 @@ def _project(name: str, table: pa.Table, columns: Sequence[str]) -> pa.Table:
 @contextmanager
 def _program(bundle: Bundle, scratch: Path) -> Iterator[Path]:
     """Give a directory with the program; when this ends, it is gone, or the run has failed."""
-    place = Path(tempfile.mkdtemp(prefix="program-", dir=scratch))
+    place = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=scratch))
     try:
         unpack(bundle, place)
         manifest = bundle.manifest

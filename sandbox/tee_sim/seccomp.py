@@ -126,6 +126,11 @@ def refused(machine: str) -> dict[str, int]:
     return table(_REFUSED, machine)
 
 
+def ruled(machine: str) -> dict[str, int]:
+    """Return the calls that are judged by an argument."""
+    return {rule.name: (rule.x86_64, rule.aarch64)[_MACHINES[machine][0]] for rule in _RULES}
+
+
 def program(machine: str = "") -> bytes:
     """Return the filter for ``machine`` (this one's architecture if empty), ready for the kernel.
 
@@ -144,7 +149,7 @@ def program(machine: str = "") -> bytes:
 
 def _steps(machine: str) -> Iterator[tuple[int, int, int, int]]:
     """Yield (code, jump if true, jump if false, operand); every jump is forward and short."""
-    column, arch = _MACHINES[machine]
+    arch = _MACHINES[machine][1]
     yield (_LOAD, 0, 0, _ARCH_AT)
     yield (_JUMP_EQ, 1, 0, arch)
     yield (_RETURN, 0, 0, _KILL)
@@ -154,7 +159,7 @@ def _steps(machine: str) -> Iterator[tuple[int, int, int, int]]:
         yield (_RETURN, 0, 0, _KILL)
     for rule in _RULES:
         body = list(_judge(rule))
-        yield (_JUMP_EQ, 0, len(body), (rule.x86_64, rule.aarch64)[column])
+        yield (_JUMP_EQ, 0, len(body), ruled(machine)[rule.name])
         yield from body
     for first, last in _ranges(allowed(machine).values()):
         yield (_JUMP_GE, 0, 2, first)

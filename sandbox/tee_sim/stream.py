@@ -63,7 +63,8 @@ def _read(data: bytes, most_rows: int) -> pa.Table:
     schema = pa.ipc.read_schema(first)
     if not all(any(test(field.type) for test in _PLAIN) for field in schema):
         raise IntegrityFailed("a table has a column of a nested or encoded type")
-    plain = pa.schema([field.remove_metadata() for field in schema])
+    # Names are decoded when they are asked for: here, where one that is no text is still our error.
+    plain = pa.schema([pa.field(field.name, field.type, field.nullable) for field in schema])
     batches: list[pa.RecordBatch] = []
     rows = 0
     for message in messages:

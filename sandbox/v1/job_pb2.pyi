@@ -164,6 +164,24 @@ class TrainSpec(_message.Message):
     release_scorecard: bool
     def __init__(self, alignment: _Optional[str] = ..., steps: _Optional[int] = ..., holdout_percent: _Optional[int] = ..., seed: _Optional[bytes] = ..., l2_micro: _Optional[int] = ..., release_scorecard: _Optional[bool] = ...) -> None: ...
 
+class QuerySpec(_message.Message):
+    __slots__ = ("dataset", "sql")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    SQL_FIELD_NUMBER: _ClassVar[int]
+    dataset: DatasetRef
+    sql: str
+    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., sql: _Optional[str] = ...) -> None: ...
+
+class ModelSpec(_message.Message):
+    __slots__ = ("dataset", "bundle", "params")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    dataset: DatasetRef
+    bundle: bytes
+    params: str
+    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., bundle: _Optional[bytes] = ..., params: _Optional[str] = ...) -> None: ...
+
 class BatchScore(_message.Message):
     __slots__ = ("scope",)
     SCOPE_FIELD_NUMBER: _ClassVar[int]
@@ -187,13 +205,15 @@ class ScoreSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., batch: _Optional[_Union[BatchScore, _Mapping]] = ..., applicant: _Optional[_Union[ApplicantScore, _Mapping]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "aggregate", "deadline_s", "recipe")
+    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "aggregate", "query", "model", "deadline_s", "recipe")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PSI_FIELD_NUMBER: _ClassVar[int]
     TRAIN_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     AGGREGATE_FIELD_NUMBER: _ClassVar[int]
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
@@ -202,9 +222,11 @@ class JobSpec(_message.Message):
     train: TrainSpec
     score: ScoreSpec
     aggregate: AggregateSpec
+    query: QuerySpec
+    model: ModelSpec
     deadline_s: int
     recipe: bytes
-    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., aggregate: _Optional[_Union[AggregateSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., recipe: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., aggregate: _Optional[_Union[AggregateSpec, _Mapping]] = ..., query: _Optional[_Union[QuerySpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., recipe: _Optional[bytes] = ...) -> None: ...
 
 class ApplicantInput(_message.Message):
     __slots__ = ("subject_id", "opening", "consent")

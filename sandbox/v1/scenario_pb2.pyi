@@ -15,6 +15,8 @@ class JobKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     JOB_KIND_TRAIN: _ClassVar[JobKind]
     JOB_KIND_SCORE: _ClassVar[JobKind]
     JOB_KIND_AGGREGATE: _ClassVar[JobKind]
+    JOB_KIND_QUERY: _ClassVar[JobKind]
+    JOB_KIND_MODEL: _ClassVar[JobKind]
 
 class OutputClass(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +43,8 @@ JOB_KIND_PSI: JobKind
 JOB_KIND_TRAIN: JobKind
 JOB_KIND_SCORE: JobKind
 JOB_KIND_AGGREGATE: JobKind
+JOB_KIND_QUERY: JobKind
+JOB_KIND_MODEL: JobKind
 OUTPUT_CLASS_UNSPECIFIED: OutputClass
 OUTPUT_CLASS_AGGREGATE: OutputClass
 OUTPUT_CLASS_ROW_CONSENTED: OutputClass
@@ -168,7 +172,7 @@ class PriceTerms(_message.Message):
     def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
 
 class Scenario(_message.Message):
-    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "epsilon_milli")
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "bundles", "isolation", "epsilon_milli")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MERCHANT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +196,8 @@ class Scenario(_message.Message):
     MEASURES_FIELD_NUMBER: _ClassVar[int]
     ACCEPTS_TWO_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
     CONTROLLER_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    ISOLATION_FIELD_NUMBER: _ClassVar[int]
     EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
     name: str
     merchant: str
@@ -216,8 +222,10 @@ class Scenario(_message.Message):
     measures: _containers.RepeatedCompositeFieldContainer[MeasureRange]
     accepts_two_contributors: bool
     controller: str
+    bundles: _containers.RepeatedScalarFieldContainer[bytes]
+    isolation: str
     epsilon_milli: int
-    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., epsilon_milli: _Optional[int] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., bundles: _Optional[_Iterable[bytes]] = ..., isolation: _Optional[str] = ..., epsilon_milli: _Optional[int] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms", "accepts_two_contributors")

@@ -88,7 +88,7 @@ class Recorder:
 def job(job_id: str = "a" * 32, state: State = State.RUNNING) -> Any:
     plan = SimpleNamespace(
         kind=JobKind.SCORE,
-        outputs=(SimpleNamespace(name="scores", class_=OutputClass.ROW_CONSENTED, max_rows=50, min_group=0),),
+        outputs=(SimpleNamespace(name="scores", class_=OutputClass.ROW_CONSENTED, reviewed=False),),
         parties=(
             SimpleNamespace(node_id="bank", role=PartyRole.LEFT),
             SimpleNamespace(node_id="operator", role=PartyRole.RIGHT),
@@ -113,7 +113,8 @@ def line(here: str, *computed: SandboxError | None) -> list[str]:
         ("agree", "compute"),
         ("run", "spend"),
         ("spend", "compute"),  # quota is spent before anything is computed
-        ("compute", "grants"),
+        ("compute", "judge"),
+        ("judge", "grants"),
         ("grants", "release"),  # every owner's leave, before the entry
         ("release", "shares"),  # the entry, before the last share
         ("shares", "close"),

@@ -87,6 +87,7 @@ def outputs(rule: OutputRule, **changes: Any) -> dict[str, Any]:
 
 BANDS, RANGE = Dimension("bands", "late", (), (1, 5)), MeasureRange("income", 0, 1)
 MEMBERS = OutputRule(JobKind.PSI, "members", OutputClass.ROW_CONSENTED, 0, 1, 1000, 100_000)
+CARD = OutputRule(JobKind.TRAIN, "scorecard", OutputClass.MODEL, 10, 10, 1000, 100_000, reviewed=True)
 ROWS: dict[str, Any] = {"kinds": (JobKind.PSI,), "outputs": (MEMBERS,)}  # rows of people leave, and nobody is scored
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
@@ -117,6 +118,9 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (outputs(SCORES, max_bytes=0), "outputs.scores.max_bytes"),
     ({"not_after_ms": ONE.not_before_ms}, "not_after_ms must follow"),
     ({"not_after_ms": ONE.not_before_ms + 4 * 366 * DAY}, "not_after_ms must follow"),
+    (outputs(ALIGNED, top_two=1001), "outputs.aligned.top_two must be"),
+    ({"outputs": (*ONE.outputs, replace(CARD, reviewed=False))}, "outputs.scorecard.reviewed must be true"),
+    ({"outputs": (*ONE.outputs, CARD)}, "outputs must not give out both people's scores"),
     ({"quota": Quota(0, 1, 1)}, "quota.calls_per_day"),
     ({"quota": Quota(1, 0, 1)}, "quota.calls_total"),
     ({"quota": Quota(1, 1, 0)}, "quota.rows_total"),
@@ -248,6 +252,7 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
         BANK,
     ),
     ("earlier", TRAIN, facts(earlier=replace(ALIGNED_JOB, lasts=False)), BANK),
+    ("output", replace(TRAIN, kind=replace(TRAIN.kind, release_scorecard=True)), facts(earlier=ALIGNED_JOB), BANK),
     ("contributors", totals(LEFT, RIGHT), departmental(), BANK),
     ("two", totals(LEFT, RIGHT), departmental(2), BANK),
     ("columns", totals(groups=("late_band",)), departmental(), BANK),

@@ -224,6 +224,7 @@ class Room:
             "paillier_key": paillier(self.key_bits).to_bytes().hex() if me == holder else "",
             "deadline_s": self.deadline_s,
             "cores": 1,
+            "population_key": (me[:1].encode() * 32).hex(),
             "part": part,
             "parts": parts,
             "scratch": scratch,

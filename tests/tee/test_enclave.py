@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from sandbox.errors import Cancelled, IntegrityFailed, InvalidSpec, JobFailed, O
 from sandbox.tee_sim.attest import Expectation, Quote, SimulatedAttester, verify
 from sandbox.tee_sim.broker import Approved, grant_key, seal_bundle, seal_rows
 from sandbox.tee_sim.bundle import measure, pack, parse
-from sandbox.tee_sim.enclave import Enclave, Ran, SealedTable, read_params
+from sandbox.tee_sim.enclave import Enclave, Ran, SealedTable, read_params, sweep_programs
 from sandbox.tee_sim.levels import Level, Limits, Outcome, told_by
 from sandbox.tee_sim.outputs import check_outputs
 from sandbox.tee_sim.pool import Pool
@@ -346,6 +347,36 @@ def test_results_that_break_the_declaration_are_withheld_with_what_was_printed(t
             run(enclave, {"people": PEOPLE}, {"factor": 1})
         assert told_by(withheld.value) == b"printed"
         assert not list(tmp_path.iterdir())
+
+
+class Killed(Canned):
+    """A jail in whose run the node is killed: nothing is cleaned up."""
+
+    def run(
+        self, program: Path, inputs: Mapping[str, Path | pa.Table], params: bytes, stop: threading.Event
+    ) -> Outcome:
+        shutil.copytree(program, program.with_name(program.name + "x"))
+        return super().run(program, inputs, params, stop)
+
+
+def test_what_a_killed_run_left_is_swept(tmp_path: Path, small: bytes) -> None:
+    enclave = Enclave(attester(), Killed(GOOD), tmp_path)
+    enclave.load(small)
+    run(enclave, {"people": PEOPLE}, {"factor": 1})
+    (tmp_path / "jails").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sweep_programs(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["jails"]
+    assert sweep_programs(tmp_path) == 0
+
+
+def test_a_program_that_cannot_be_removed_ends_the_run(
+    tmp_path: Path, small: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enclave, _ = canned(tmp_path, small)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(JobFailed, match="could not be removed"):
+        run(enclave, {"people": PEOPLE}, {"factor": 1})
 
 
 def test_only_declared_columns_enter_the_jail(tmp_path: Path, small: bytes) -> None:

@@ -290,10 +290,12 @@ def test_offsets_outside_the_buffers_are_found() -> None:
         read_stream(bytes(data))
 
 
-def test_text_that_is_not_unicode_is_found() -> None:
-    data = stream(pa.table({"t": ["aaaa"]})).replace(b"aaaa", b"\xff\xfe\xfd\xfc")
-    with pytest.raises(IntegrityFailed, match="well-formed"):
-        read_stream(data)
+def test_text_and_names_that_are_not_unicode_are_found() -> None:
+    for table in (pa.table({"t": ["aaaa"]}), pa.table({"aaaa": ["t"]})):
+        data = stream(table)
+        assert b"aaaa" in data
+        with pytest.raises(IntegrityFailed, match="well-formed"):
+            read_stream(data.replace(b"aaaa", b"\xff\xfe\xfd\xfc"))
 
 
 @settings(max_examples=400, deadline=None)
@@ -304,7 +306,9 @@ def test_changed_streams_are_read_or_refused_in_our_words(data: st.DataObject) -
     changed = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
     for one in (changed, whole[:at]):
         try:
-            read_stream(one, 1000).validate(full=True)
+            read = read_stream(one, 1000)
+            read.validate(full=True)
+            assert all(name.encode() for name in read.column_names if name)
         except IntegrityFailed as error:
             assert error.__cause__ is None
 
