@@ -13,10 +13,13 @@ from typing import Any
 from sandbox import registry, signed
 from sandbox.crypto import modexp, sm2curve
 from sandbox.engines import available
-from sandbox.errors import SandboxError
+from sandbox.errors import SandboxError, Unavailable
 from sandbox.home import Home
+from sandbox.kinds import confined
 from sandbox.model import PeerCard, PingQuery, SealMode
 from sandbox.peer.links import Links
+from sandbox.tee_sim import probes
+from sandbox.tee_sim.levels import Level
 
 SKEW_MS = 60_000
 _PING = "/sandbox.v1.PeerService/Ping"
@@ -45,14 +48,7 @@ def doctor(path: Path, passphrase: bytes | None = None) -> list[Check]:
     checks.append(_port(home))
     checks.extend(_engines())
     checks.append(_ray(home))
-    checks.append(
-        Check(
-            "isolation",
-            True,
-            "engines run in child processes of their own; merchants' code is not run by this version",
-            "",
-        )
-    )
+    checks.append(_jail())
     checks.append(_witness(home))
     checks.extend(asyncio.run(_peers(home)))
     home.store.close()
@@ -87,15 +83,26 @@ def _engines() -> list[Check]:
     curve = f"ready, back end {sm2curve.BACKEND}: {sm2curve.WHY}"
     detail = {name: curve for name in ("ecdh-sm2", "prepared-sm2", "count-sm2", "loads-sm2")}
     detail["paillier"] = f"ready, back end {modexp.BACKEND}: {modexp.WHY}"
+    found = available()
     return [
         Check(
             f"engine {name}",
-            not reason,
-            reason or detail.get(name, "ready"),
-            "pip install 'data-sandbox[fast]'" if reason else "",
+            not found[name],
+            found[name] or detail.get(name, "ready"),
+            "pip install 'data-sandbox[fast]'" if found[name] else "",
         )
-        for name, reason in available().items()
+        for name in found.known
     ]
+
+
+def _jail() -> Check:
+    """Say how strongly this node confines code, having tried; without, everything else works."""
+    try:
+        level = probes.strongest()
+    except Unavailable as error:
+        return Check("jail", False, f"no queries and no models here: {error.tell}", error.hint)
+    weaker = "" if level is Level.CONFINED else "; a scenario has to accept that"
+    return Check("jail", True, f"{confined.isolation(level)}{weaker}", "")
 
 
 def _ray(home: Home) -> Check:

@@ -13,9 +13,10 @@ from sqlalchemy import Connection, select
 from sandbox import record
 from sandbox.crypto import modexp, sm2curve
 from sandbox.errors import NotFound
+from sandbox.kinds import confined
 from sandbox.kinds.kind import Conditions
 from sandbox.ledger import metered_fields, metered_rows
-from sandbox.model import AggregateSpec, DatasetRef, JobSpec, Plan, PlanView, PsiSpec, ScoreSpec, TrainSpec
+from sandbox.model import AggregateSpec, DatasetRef, JobSpec, Plan, PlanView, PsiSpec, QuerySpec, ScoreSpec, TrainSpec
 from sandbox.policy import book
 from sandbox.policy.admit import built_on, named_datasets
 from sandbox.policy.scenario import coefficient
@@ -59,7 +60,7 @@ def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditi
         units_at_most=units,
         yuan_at_most=str(yuan),
         outputs=plan.outputs,
-        note=_NOTES.get(plan.engine, ""),
+        note=_note(plan),
     )
 
 
@@ -90,7 +91,15 @@ def _cost(
         return Cost(1.0 + per_row * rows, _CIPHERTEXT * rows, 250, 0)
     if isinstance(spec.kind, AggregateSpec):
         return Cost(1.0 + 1e-6 * rows, _CIPHERTEXT * len(plan.parties), 150, 0)
+    if isinstance(spec.kind, QuerySpec):
+        return Cost(2.0 + 1e-6 * rows, 0, 300 + rows // 5_000, 0)
     return Cost(0.2 + 2e-6 * rows, 4 * rows, 60 + rows // 10_000, 0)
+
+
+def _note(plan: Plan) -> str:
+    if plan.kind in confined.KINDS:
+        return f"runs in a jail of level {plan.isolation}: no trusted hardware stands behind it"
+    return _NOTES.get(plan.engine, "")
 
 
 def _sizes(conn: Connection, refs: Sequence[DatasetRef], told: dict[DatasetRef, int]) -> list[int]:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import AlreadyExists, JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable, WrongState
 from sandbox.host import READY_S, Attempt, WorkerHost
+from sandbox.kinds.model import PRINTED
 from sandbox.ledger import SETTING, Committed, Ledger, commitment_to
 from sandbox.model import (
     Acceptance,
@@ -116,15 +117,20 @@ class Exchange:
 
     @contextlib.asynccontextmanager
     async def open(
-        self, job: Job, stage: Callable[[], str], reason: Callable[[], SandboxError | None]
+        self, job: Job, stage: Callable[[], str], reason: Callable[[], SandboxError | None], is_alone: bool = False
     ) -> AsyncIterator[Wires]:
-        """Connect with every party of a job; on the way out the others hear why, or that all went well."""
+        """Connect with every party of a job; on the way out the others hear why, or that all went well.
+
+        Args:
+            is_alone: with nobody, for what this node can do by itself.
+        """
         warm = asyncio.create_task(self.runner.start())
         self.granted[job.job_id] = asyncio.Event()
         try:
-            async with self.links.job(job.job_id, job.parties, stage) as connections:
+            parties = (self.ledger.node_id,) if is_alone else job.parties
+            async with self.links.job(job.job_id, parties, stage) as connections:
                 try:
-                    yield Wires(self, job, connections, warm)
+                    yield Wires(self, job, parties, connections, warm)
                 except SandboxError as error:
                     await connections.abort(self.failure(error, stage()))
                     raise
@@ -138,10 +144,14 @@ class Exchange:
 
     @contextlib.asynccontextmanager
     async def reopen(
-        self, job: Job, stage: Callable[[], str], reason: Callable[[], SandboxError | None]
+        self,
+        job: Job,
+        stage: Callable[[], str],
+        reason: Callable[[], SandboxError | None],
+        away_s: float = AWAY_S,
     ) -> AsyncIterator[Wires]:
         """Connect again with every party, waiting for one that is away."""
-        end = asyncio.get_running_loop().time() + AWAY_S
+        end = asyncio.get_running_loop().time() + away_s
         while True:
             opened = contextlib.AsyncExitStack()
             try:
@@ -158,12 +168,12 @@ class Exchange:
         async with opened:
             yield wires
 
-    async def take_grant(self, party: str, grant: Signed) -> GrantStatement:
-        """Take another party's grant, or its word about a held job, and wake whoever waits for it."""
-        statement = await self.ledger.take_grant(party, self.identity(party), grant)
+    async def take_grant(self, party: str, grant: Signed) -> tuple[GrantStatement, bool]:
+        """Take another party's grant, or its word about a held job, and wake whoever waits; whether it is new."""
+        statement, is_new = await self.ledger.take_grant(party, self.identity(party), grant)
         if statement.job_id in self.granted:
             self.granted[statement.job_id].set()
-        return statement
+        return statement, is_new
 
     async def receipt(self, index: int) -> bytes:
         """Return the receipt of an entry, co-signed; the text form."""
@@ -216,11 +226,13 @@ class Exchange:
 class Wires:
     """One job's connections, and the host of its workers (:class:`sandbox.runner.Host`)."""
 
-    def __init__(self, exchange: Exchange, job: Job, connections: JobLinks, warm: asyncio.Task[None]) -> None:
+    def __init__(
+        self, exchange: Exchange, job: Job, parties: Sequence[str], connections: JobLinks, warm: asyncio.Task[None]
+    ) -> None:
         self._exchange, self._job, self._connections, self._warm = exchange, job, connections, warm
         self._ledger = exchange.ledger
         self._me = exchange.ledger.node_id
-        self._others = [party for party in job.parties if party != self._me]
+        self._others = [party for party in parties if party != self._me]
 
     @property
     def traffic(self) -> int:
@@ -294,6 +306,15 @@ class Wires:
         for sender in plan.get(self._me, ()):
             if sender != self._me:
                 await self._ledger.keep(self._job, f"share-from-{sender}", await self._take_share(sender))
+
+    async def taken(self, plan: Mapping[str, tuple[str, ...]]) -> None:
+        """Wait until the shares this node sent are durable where they went: only then may it forget them."""
+        for sender in plan.get(self._me, ()):
+            if sender != self._me:
+                await self._connections.send(sender, "taken", b"")
+        for receiver, senders in plan.items():
+            if self._me in senders and receiver != self._me:
+                await self._connections.recv(receiver, "taken", READY_S)
 
     async def _send_share(self, receiver: str, share: bytes) -> None:
         await self._connections.send(receiver, "share", len(share).to_bytes(8, "big"))
@@ -394,6 +415,9 @@ class Wires:
     ) -> RawResult:
         await self._unless_broken(asyncio.shield(self._warm))
         plan, spec = self._job.plan_bytes, wire.encode(self._job.spec)
+        bundle = await self._ledger.open_enclave(self._job)  # before the key of the rows stands in any ticket
+        if bundle:
+            log.info("job %s: rows are opened for a bundle, level %s", self._job.job_id, self._job.plan.isolation)
         ticket = {
             "me": self._me,
             "run": str(self._exchange.run),
@@ -408,6 +432,7 @@ class Wires:
             "parts": attempt.parts,
             "scratch": str(attempt.scratch or ""),
             "dataset": dict(self._ledger.dataset(self._job.plan)),
+            "bundle": dict(bundle),
             "plan_size": len(plan),
             "spec_size": len(spec),
         }
@@ -415,7 +440,10 @@ class Wires:
         host = WorkerHost(self._ledger, self._job, self._connections, attempt, when_all_are_ready, fail)
         async with host.attending():
             stage = self._exchange.runner.stage(name, self._job.plan.kind, ticket, documents, host)
-            return await self._unless_broken(stage)
+            done = await self._unless_broken(stage)
+        if PRINTED in done.figures:
+            log.info("job %s: the code printed %d bytes; dropped", self._job.job_id, done.figures[PRINTED])
+        return done
 
     async def _unless_broken(self, action: Awaitable[T]) -> T:
         """Await ``action``, but no longer than the connections hold."""

@@ -6,18 +6,18 @@ import asyncio
 import hmac
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from sandbox import record, review, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
-from sandbox.catalog import artefacts, cache, vault
+from sandbox.catalog import artefacts, bundles, cache, vault
 from sandbox.catalog.schema import parse_schema
 from sandbox.crypto import sm2curve
 from sandbox.crypto.envelope import seal_to
@@ -46,8 +46,9 @@ from sandbox.gate import history
 from sandbox.gate.judge import Bounds, Evidence, judge
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
-from sandbox.kinds import KINDS
-from sandbox.kinds.kind import Conditions
+from sandbox.kinds import KINDS, confined
+from sandbox.kinds import model as own_code
+from sandbox.kinds.kind import Conditions, Kind
 from sandbox.kinds.prepared import cache_name
 from sandbox.kinds.psi import keeps_alignment
 from sandbox.model import (
@@ -66,6 +67,7 @@ from sandbox.model import (
     JobKind,
     JobSpec,
     JobSubmission,
+    ModelSpec,
     OpenedTerms,
     Opening,
     OutputClass,
@@ -84,17 +86,22 @@ from sandbox.model import (
     TrailReport,
 )
 from sandbox.mpc import paillier
-from sandbox.policy import book, quota
-from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on
+from sandbox.policy import book, enclaves, privacy, quota
+from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on, epsilon_milli
 from sandbox.policy.consent import open_subject
-from sandbox.policy.scenario import Standing, coefficient, controller
+from sandbox.policy.scenario import Standing, coefficient, controller, subjects
 from sandbox.record import Job
 from sandbox.settings import Settings
-from sandbox.store import Store, datasets, grants, paillier_keys, refusals, results
+from sandbox.store import Store, datasets, grants, paillier_keys, refusals, released_populations, results
+from sandbox.tee_sim import broker
 from sandbox.usage import tariff
 
 T = TypeVar("T")
+SAMPLE = "sample"  # the artefact with a sample, for reviewers, of what would leave
 SETTING = "setting"  # the artefact with which an interrupted job is taken up
+HELD = "held"  # the artefact with what the gate judged
+OPENINGS = "openings"  # the artefact with what opens the commitments of the entry of a delivery
+ROUNDS = frozenset({"before", "after", "released", "withheld", "sent back", "cancelled", "expired"})
 _ENTERED = (
     AlreadyExists,
     BudgetSpent,
@@ -216,6 +223,8 @@ class Ledger:
             engines=self._engines(),
             conditions=self.conditions(conn, spec, standing),
             default_deadline_s=self.settings.deadline_s,
+            test_before_production=self.settings.test_before_production,
+            bundled=None if standing is None else self.bundled(conn, spec, standing.scenario),
         )
 
     def conditions(self, conn: Connection, spec: JobSpec, standing: Standing | None) -> Conditions:
@@ -300,7 +309,24 @@ class Ledger:
 
     async def spend(self, job: Job) -> None:
         """Make the reservation final: from here on engine bytes flow."""
-        await self.write(lambda conn: quota.spend(conn, job.job_id))
+
+        def spend(conn: Connection) -> None:
+            quota.spend(conn, job.job_id)
+            if epsilon_milli(job.spec) and self.owns(job.plan):
+                privacy.spend(conn, job.job_id)
+
+        await self.write(spend)
+
+    def reserve_privacy(self, conn: Connection, job: Job) -> None:
+        """Reserve what the job costs of this owner's privacy budget, inside the caller's transaction.
+
+        Raises:
+            BudgetSpent: there is not so much left.
+        """
+        if wanted := epsilon_milli(job.spec):
+            scenario = book.application(conn, job.plan.scenario_digest)
+            whose, budget = controller(scenario), scenario.epsilon_milli
+            privacy.reserve(conn, job.job_id, job.plan.scenario_digest, whose, wanted, budget)
 
     async def resumed(self, job: Job, most: int) -> None:
         """Enter that a job waits for a party and will be taken up.
@@ -330,6 +356,15 @@ class Ledger:
 
         return job.state is State.RUNNING and await asyncio.to_thread(look)
 
+    async def is_released(self, job: Job) -> bool:
+        """Whether this node's leave to let the last shares go is entered already."""
+
+        def look() -> bool:
+            with self.store.read() as conn:
+                return "released" in _entered(conn, job.job_id)
+
+        return await asyncio.to_thread(look)
+
     async def charge_again(self, job: Job, parts: int, of: int) -> None:
         """Count the rows of parts that are computed once more."""
         if self.owns(job.plan):
@@ -351,20 +386,21 @@ class Ledger:
             scenario = book.application(conn, job.plan.scenario_digest)
             found = judge(job.plan, raw.gate_inputs, Bounds(self.settings.top_two_floor, self.settings.remainder_floor))
             others = [p for p in job.plan.parties if p.dataset is not None and p.node_id != self.node_id]
-            asked = history.Asked(
-                controller(scenario),
-                job.job_id,
-                frozenset(party.dataset.code for party in others if party.dataset is not None),
-                tagged("partners", b"".join(sorted(party.content_hash for party in others))),
-            )
+            content = tagged("partners", b"".join(sorted(party.content_hash for party in others)))
+            partners = frozenset(party.dataset.code for party in others if party.dataset is not None)
             least = max(rule.min_group for rule in job.plan.outputs)
-            if any(rule.class_ is OutputClass.AGGREGATE for rule in job.plan.outputs):
-                if reason := history.conflict(conn, asked, raw.populations, least):
+            is_compared = any(rule.class_ is OutputClass.AGGREGATE for rule in job.plan.outputs)
+            for subject in subjects(scenario):
+                asked = history.Asked(subject, job.job_id, partners, content)
+                if is_compared and (reason := history.conflict(conn, asked, raw.populations, least)):
                     raise OutputWithheld(reason, stage="gate")
-                if raw.populations:
-                    found += (Evidence("", "people by whom it differs from earlier releases: none, or", least, least),)
-            history.note(conn, asked, raw.populations, signed.now_ms())
-            review.keep(conn, self.keys.node_key, job, scenario, found)
+                history.note(conn, asked, raw.populations, signed.now_ms())
+            if is_compared and raw.populations:
+                found += (Evidence("", "people by whom it differs from earlier releases: none, or", least, least),)
+            if review.is_reviewed(job.plan):
+                names = artefacts.names(conn, job.job_id, SAMPLE)
+                sample = self._fetch(conn, job.job_id, SAMPLE) if names else b""
+                review.keep(conn, self.keys.node_key, job, scenario, found, sample)
 
         await self.write(look)
 
@@ -374,6 +410,9 @@ class Ledger:
         def enter(conn: Connection) -> None:
             if "released" in _entered(conn, job.job_id):
                 return  # a held job that was cut off in the middle is taken up again
+            if record.read(conn, job.job_id).state not in (State.RUNNING, State.HELD):
+                raise WrongState(tell="the job has ended already")  # while its line was on the way here
+            review.released(conn, job.job_id, book.application(conn, job.plan.scenario_digest), signed.now_ms())
             people = _people(raw)
             record.people(conn, job.job_id, people)
             if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):
@@ -390,11 +429,15 @@ class Ledger:
         def enter(conn: Connection) -> Delivery:
             scenario = book.application(conn, job.plan.scenario_digest)
             tables = {name: self._fetch(conn, job.job_id, kept) for name, kept in raw.tables.items()}
-            form = KINDS[job.plan.kind].form
+            form = (self.bundled(conn, job.spec, scenario) or KINDS[job.plan.kind]).form
             released = release(job.plan, raw, tables, lambda name: form(job.spec, scenario, name))
+            if (index := _delivered(conn, job.job_id)) is not None:  # cut off before it was sealed
+                return self._delivery(conn, job, released, index, scenario)
             openings = tuple(
                 Opening(output.name, secrets.token_bytes(32), sm3(output.content)) for output in released.outputs
             )
+            salts = b"".join(opening.salt for opening in openings)
+            artefacts.keep(conn, self._artefacts, self.keys.node_key, job.job_id, OPENINGS, salts)
             units, yuan = self._price(conn, job, raw)
             entry = self._entry(
                 "delivered",
@@ -403,17 +446,28 @@ class Ledger:
                 job.plan.scenario_digest,
                 self.node_id,
                 job.plan.time_ms,
-                {"recipient": job.plan.recipient, "units": str(units), "yuan": yuan},
+                {"recipient": job.plan.recipient, "units": str(units), "yuan": yuan, **_enclave_facts(job)},
                 tuple(Commitment(o.name, sm3(o.salt + o.value)) for o in openings),
             )
-            leaf = wire.encode(entry)
-            index = audit_log.append(conn, leaf, job.job_id)
-            note = audit_log.checkpoint(conn, self.node_id, self.keys.checkpoint)
-            path = tuple(audit_log.inclusion(conn, index, audit_log.size(conn)))
-            recipient = PublicKey.from_bytes(scenario.recipient.sealing_key)
-            return Delivery(released, openings, index, leaf, path, note, Fee(units, yuan, index), recipient)
+            index = audit_log.append(conn, wire.encode(entry), job.job_id)
+            return self._delivery(conn, job, released, index, scenario)
 
         return await self.write(enter)
+
+    def _delivery(self, conn: Connection, job: Job, released: Release, index: int, scenario: Scenario) -> Delivery:
+        """Return what goes to the recipient: outputs, the entry that commits to them, and a checkpoint over it."""
+        leaf = audit_log.leaf(conn, index)
+        salts = self._fetch(conn, job.job_id, OPENINGS)
+        openings = tuple(
+            Opening(output.name, salts[32 * place : 32 * place + 32], sm3(output.content))
+            for place, output in enumerate(released.outputs)
+        )
+        facts = {fact.name: fact.value for fact in wire.decode(Entry, leaf).facts}
+        fee = Fee(int(facts["units"]), facts["yuan"], index)
+        note = audit_log.checkpoint(conn, self.node_id, self.keys.checkpoint)
+        path = tuple(audit_log.inclusion(conn, index, audit_log.size(conn)))
+        recipient = PublicKey.from_bytes(scenario.recipient.sealing_key)
+        return Delivery(released, openings, index, leaf, path, note, fee, recipient)
 
     async def seal(self, job: Job, delivery: Delivery, cosignature: bytes) -> None:
         """Sign, seal to the recipient, and keep with the receipt. No receipt, no result."""
@@ -447,19 +501,25 @@ class Ledger:
 
         await self.write(end)
 
-    async def stop(self, job: Job, error: SandboxError, failure: Failure) -> None:
-        """End a job early: state, public reason, entry, quota; the owner's reason sealed beside it."""
+    async def stop(self, job: Job, error: SandboxError, failure: Failure) -> bool:
+        """End a job early: state, public reason, entry, quota, and the owner's reason sealed; whether it ended."""
 
-        def end(conn: Connection) -> None:
+        def end(conn: Connection) -> bool:
             now = record.read(conn, job.job_id).state
             then = _ENDS.get(type(error), State.FAILED)
-            if now in ENDED or (now is State.HELD and then is State.FAILED):
-                return  # what ended stays as it ended; what is held waits for people, not for connections
+            is_released = "released" in _entered(conn, job.job_id)
+            if now in ENDED or (now is State.HELD and (is_released or then is State.FAILED)):
+                # What ended stays as it ended. What is held waits for people, not for connections; and once a share may
+                # have left it can only go on.
+                return False
+            if not is_released and not KINDS[job.plan.kind].reveals_in_protocol:
+                conn.execute(delete(released_populations).where(released_populations.c.job_id == job.job_id))
             if now is State.ADMITTED and then is State.REFUSED:
                 then = State.FAILED
             record.move(conn, job.job_id, then)
             record.fail(conn, job.job_id, failure)
             returned = quota.give_back(conn, job.job_id)
+            privacy.give_back(conn, job.job_id)
             salt, reason = secrets.token_bytes(32), str(error).encode()
             self.enter(
                 conn,
@@ -477,8 +537,9 @@ class Ledger:
             sealed = nonce + seal(self.keys.node_key, nonce, salt + reason, reason_context(job.job_id))
             conn.execute(insert(refusals).values(job_id=job.job_id, sealed=sealed))
             artefacts.drop(conn, self._artefacts, job.job_id)
+            return True
 
-        await self.write(end)
+        return await self.write(end)
 
     async def stage(self, job: Job, name: str, milliseconds: int, traffic: int) -> None:
         """Note a finished stage."""
@@ -575,27 +636,82 @@ class Ledger:
         with self.store.read() as conn:
             return artefacts.names(conn, job.job_id, prefix)
 
-    async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> GrantStatement:
-        """Store an owner's grant; returns what it says.
+    async def take_grant(self, party: str, identity: PublicKey, grant: Signed) -> tuple[GrantStatement, bool]:
+        """Store an owner's leave to reveal, or a party's word about a held job; returns it, and whether it is new.
 
         Raises:
             Unauthenticated: that party did not sign it.
-            NotFound, WrongState: there is no such job, or it is not the plan's.
+            NotFound, WrongState: there is no such job, or it is not the plan's, or not that party's to say.
         """
         statement = signed.verify(identity, "grant", grant, GrantStatement)
 
-        def store(conn: Connection) -> None:
+        def store(conn: Connection) -> bool:
             job = record.read(conn, statement.job_id)
             mine = (party, job.plan_digest, job.plan.recipient)
             if not hmac.compare_digest(repr((statement.party, statement.plan_digest, statement.recipient)), repr(mine)):
                 raise WrongState(f"a grant by {party} is not for the plan of job {statement.job_id}")
-            key = (grants.c.job_id == job.job_id) & (grants.c.party == party) & (grants.c.round == statement.round)
-            if conn.scalar(select(grants.c.party).where(key)) is None:
-                row = {"job_id": job.job_id, "party": party, "round": statement.round, "record": wire.encode(grant)}
-                conn.execute(insert(grants).values(**row))
+            if party not in job.parties or statement.round not in ROUNDS:
+                raise WrongState(f"{party} has nothing to say about {statement.round!r} of job {statement.job_id}")
+            return self.file_grant(conn, job, party, statement.round, grant)
 
-        await self.write(store)
+        return statement, await self.write(store)
+
+    def file_grant(self, conn: Connection, job: Job, party: str, which: str, grant: Signed) -> bool:
+        """Store a statement that was checked; whether it is new."""
+        if which in self.said(conn, job, party):
+            return False
+        row = {"job_id": job.job_id, "party": party, "round": which, "record": wire.encode(grant)}
+        conn.execute(insert(grants).values(**row))
+        return True
+
+    def said(self, conn: Connection, job: Job, party: str) -> dict[str, Signed]:
+        """Return a party's statements about a job, by round."""
+        found = conn.execute(
+            select(grants.c.round, grants.c.record).where(grants.c.job_id == job.job_id, grants.c.party == party)
+        )
+        return {row.round: signed.read_signed(row.record) for row in found}
+
+    async def say(self, job: Job, which: str, note: str = "") -> Signed:
+        """Sign and keep this party's own word about a job."""
+        statement = self.statement(job, which, note)
+        await self.write(lambda conn: self.file_grant(conn, job, self.node_id, which, statement))
         return statement
+
+    def note_of(self, statement: Signed) -> str:
+        """Return the note of a statement that was checked when it was stored."""
+        return wire.decode(GrantStatement, statement.payload).note
+
+    def standing_of(self, conn: Connection, job: Job) -> str:
+        """Return where a job's scenario stands at this moment."""
+        standing = book.standing(conn, job.plan.scenario_digest)
+        return "unknown" if standing is None else standing.state(signed.now_ms())
+
+    async def hold(self, job: Job, setting: bytes, raw: bytes, is_here: bool) -> None:
+        """RUNNING -> HELD, with all it takes to go on; ``is_here``: this node's people review it."""
+
+        def enter(conn: Connection) -> None:
+            for name, content in ((SETTING, setting), (HELD, raw)):
+                artefacts.keep(conn, self._artefacts, self.keys.node_key, job.job_id, name, content)
+            review.hold(conn, job.job_id, is_here, self.settings.review_days, signed.now_ms())
+            self.enter(conn, "held", job, {"reviewers": "here" if is_here else "elsewhere"})
+
+        await self.write(enter)
+
+    async def can_deliver(self, job: Job, senders: Collection[str]) -> bool:
+        """Whether this node has all it takes to deliver a job alone: its own entry, and every sender's last share."""
+
+        def look() -> bool:
+            with self.store.read() as conn:
+                kept = set(artefacts.names(conn, job.job_id, "share-from-"))
+                return "released" in _entered(conn, job.job_id) and {f"share-from-{name}" for name in senders} <= kept
+
+        return job.plan.recipient_node == self.node_id and await asyncio.to_thread(look)
+
+    def sample(self, conn: Connection, job_id: str) -> str:
+        """Return the sample of a held job, where there still is one."""
+        if not artefacts.names(conn, job_id, SAMPLE):
+            return ""
+        return self._fetch(conn, job_id, SAMPLE).decode()
 
     async def granted(self, job: Job, which: str) -> frozenset[str]:
         """Return the parties whose grants this node holds."""
@@ -667,6 +783,45 @@ class Ledger:
             "label": label,
         }
 
+    def bundled(self, conn: Connection, spec: JobSpec, scenario: Scenario) -> Kind | None:
+        """Return a job's kind as the approved bundle that it names makes it; None where it names none.
+
+        Raises:
+            Unavailable: the bundle is not here.
+        """
+        if not isinstance(spec.kind, ModelSpec) or spec.kind.bundle not in scenario.bundles:
+            return None
+        place = bundles.locate(conn, self.home, self.keys.node_key, spec.kind.bundle)
+        return own_code.of(bundles.describe(place).manifest)
+
+    async def open_enclave(self, job: Job) -> Mapping[str, str]:
+        """Quote the place where merchant code will run, have the broker decide, and enter what it decided.
+
+        Returns what a worker needs to open the bundle; empty for jobs without one. The key of the rows goes to no
+        worker before this.
+
+        Raises:
+            PolicyRefused: the scenario does not let this place open rows.
+        """
+        if not isinstance(job.spec.kind, ModelSpec):
+            return {}
+        measurement, level = job.spec.kind.bundle, confined.level_of(job.plan)
+        quote = await asyncio.to_thread(enclaves.quoted, self.keys, level, measurement)
+        facts = {fact.name: fact.value for fact in broker.facts(quote)}
+        try:
+            enclaves.release(quote, self.scenario(job.plan))
+        except PolicyRefused:
+            await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
+            raise
+
+        def enter(conn: Connection) -> bundles.Place:
+            place = bundles.locate(conn, self.home, self.keys.node_key, measurement)
+            self.enter(conn, "key-released", job, facts)
+            return place
+
+        place = await self.write(enter)
+        return {"path": str(place.path), "key": place.key.hex(), "runtime": quote.runtime.hex()}
+
     def scenario(self, plan: Plan) -> Scenario:
         """Return the scenario a job runs under."""
         with self.store.read() as conn:
@@ -723,6 +878,12 @@ class Ledger:
         return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))
 
 
+def _enclave_facts(job: Job) -> dict[str, str]:
+    """Return what an entry says of where a job ran; nothing of one that ran outside the jail."""
+    facts = {"isolation": job.plan.isolation} if job.plan.kind in confined.KINDS else {}
+    return facts | ({"bundle": job.spec.kind.bundle.hex()} if isinstance(job.spec.kind, ModelSpec) else {})
+
+
 def metered_fields(plan: Plan) -> int:
     """Return how many columns of others the recipient's node pays for; a key alone counts as one."""
     others = [p for p in plan.parties if p.dataset is not None and p.node_id != plan.recipient_node]
@@ -746,6 +907,13 @@ def _people(raw: RawResult) -> int:
 
 def _entered(conn: Connection, job_id: str) -> list[str]:
     return [wire.decode(Entry, leaf).what for _, leaf in audit_log.for_job(conn, job_id)]
+
+
+def _delivered(conn: Connection, job_id: str) -> int | None:
+    for index, leaf in audit_log.for_job(conn, job_id):
+        if wire.decode(Entry, leaf).what == "delivered":
+            return index
+    return None
 
 
 def _is_applicant(spec: JobSpec) -> bool:

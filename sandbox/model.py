@@ -968,6 +968,8 @@ class ReviewView:
     due_ms: int
     is_due_soon: bool
     sample: Annotated[str, Size(0, 65536)]
+    asked: tuple[Text, ...] = ()
+    reveals: tuple[Reveal, ...] = ()
 
 
 # --- audit

@@ -25,6 +25,7 @@ from sandbox.api.audit import Audit
 from sandbox.api.catalog import Catalog
 from sandbox.api.edge import Edge
 from sandbox.api.jobs import Jobs
+from sandbox.api.models import Models
 from sandbox.api.peers import Peers
 from sandbox.api.reviews import Reviews
 from sandbox.api.scenarios import Scenarios
@@ -36,6 +37,7 @@ from sandbox.errors import SandboxError, Unavailable
 from sandbox.exchange import Exchange
 from sandbox.footprint import keep_out
 from sandbox.home import Home, init
+from sandbox.kinds import confined
 from sandbox.ledger import Ledger
 from sandbox.model import SealMode
 from sandbox.peer.links import Links
@@ -43,6 +45,8 @@ from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
 from sandbox.pipeline import Pipeline
 from sandbox.runner import Runner
 from sandbox.store import datasets
+from sandbox.tee_sim import leases
+from sandbox.tee_sim.probes import strongest
 from sandbox.v1 import (
     audit_pb2,
     audit_pb2_grpc,
@@ -50,6 +54,8 @@ from sandbox.v1 import (
     catalog_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
     peer_pb2,
     peer_pb2_grpc,
     review_pb2,
@@ -69,6 +75,7 @@ SERVICES = (
             (audit_pb2, "AuditService"),
             (catalog_pb2, "CatalogService"),
             (job_pb2, "JobService"),
+            (model_pb2, "ModelService"),
             (peer_pb2, "PeerService"),
             (review_pb2, "ReviewService"),
             (scenario_pb2, "ScenarioService"),
@@ -96,6 +103,8 @@ async def _serve(home: Home, run: Path) -> None:
     removed = _sweep_vault(home)
     if removed:
         log.warning("removed %d dataset versions whose registration was cut off", removed)
+    if jails := leases.sweep(confined.scratch()):
+        log.warning("removed what %d jails had left that were killed", jails)
     runner = Runner(run, home.path, settings.ray_address, settings.ray_cpus)
 
     def card(node_id: str) -> Any:
@@ -117,6 +126,7 @@ async def _serve(home: Home, run: Path) -> None:
     server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
     catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
+    model_pb2_grpc.add_ModelServiceServicer_to_server(Models(edge, ledger, run, strongest), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
     review_pb2_grpc.add_ReviewServiceServicer_to_server(Reviews(edge, pipeline, ledger), server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(edge, ledger), server)
@@ -143,6 +153,7 @@ async def _serve(home: Home, run: Path) -> None:
     chores = [
         asyncio.create_task(_every_hour(edge, scenarios, exchange)),
         asyncio.create_task(_every_minute(pipeline)),
+        asyncio.create_task(_probe()),
     ]
     if settings.ray_start == "eager":
         chores.append(asyncio.create_task(_start(runner)))
@@ -169,6 +180,14 @@ async def _every_hour(edge: Edge, scenarios: Scenarios, exchange: Exchange) -> N
         except SandboxError as error:
             log.warning("the hourly round was cut short: %s", error)
         await asyncio.sleep(3600)
+
+
+async def _probe() -> None:
+    """Find out how strongly this machine confines code, before the first job that asks."""
+    try:
+        log.info("merchants' code is confined at level %s", confined.isolation(await asyncio.to_thread(strongest)))
+    except SandboxError as error:
+        log.warning("no queries and no models at this node: %s (%s)", error.tell, error.hint)
 
 
 async def _every_minute(pipeline: Pipeline) -> None:

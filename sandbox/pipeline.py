@@ -43,10 +43,11 @@ from sandbox.errors import (
 )
 from sandbox.exchange import Exchange, Setting, Wires
 from sandbox.gate.judge import judge_sizes
-from sandbox.holds import HELD, Holds
+from sandbox.holds import Holds
 from sandbox.kinds import KINDS
-from sandbox.ledger import Committed, Delivery, Ledger
+from sandbox.ledger import HELD, Committed, Delivery, Ledger
 from sandbox.model import (
+    ENDED,
     Acceptance,
     Call,
     GrantStatement,
@@ -70,6 +71,8 @@ SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
 CALL_WINDOW_MS = 120_000
 MOST_AT_ONCE = 64
+TAKE_UP_S = 900.0  # of a held job, from the connections to the delivery
+HELD_AWAY_S = 30.0  # how long a held job's line waits for the others; it is tried again later
 RESUMES = 2  # how often a job may be taken up after a party went away
 SHARED_ENDS = (OutputWithheld, Cancelled, SentBack)
 Remember = Callable[[Connection], None]
@@ -83,7 +86,8 @@ class Live:
     stage: str = "admitted"
     progress: str = ""  # for this node's operator; a requester learns no sizes before the release
     resumable: bool = False  # whether it can be taken up again if this node stops now
-    is_held: bool = False  # whether people have to look before it goes on
+    is_held: bool = False  # whether people have to look before it goes on, or did
+    is_taken_up: bool = False  # whether it goes on after they did
     began: float = 0.0
     acceptance: Signed | None = None
     reason: SandboxError | None = None
@@ -101,7 +105,7 @@ class Pipeline:
         """
         self._ledger, self._exchange = ledger, exchange
         self._live: dict[str, Live] = {}
-        self._holds = Holds(ledger, exchange, self._go_on)
+        self._holds = Holds(ledger, exchange, self._go_on, self._live.__contains__)
         self._tending: set[asyncio.Task[None]] = set()
 
     # --- admission ------------------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ class Pipeline:
     ) -> Job:
         """Policy, reservation, row and entry: one transaction."""
         ledger = self._ledger
-        if len(self._live) >= MOST_AT_ONCE:
+        if sum(not live.is_held for live in self._live.values()) >= MOST_AT_ONCE:
             raise Unavailable(tell=f"{ledger.node_id} has too many jobs in motion", hint="submit again later")
         if record.known_body(conn, job_id) is not None:
             raise AlreadyExists(tell="this job is known here already", hint="submit again with a new request id")
@@ -205,6 +209,8 @@ class Pipeline:
         job = record.create(conn, call, plan, proposed or wire.encode(plan))
         rows = rows_needed(submission.spec, facts) if ledger.owns(plan) else 0
         quota.reserve(conn, job_id, plan.scenario_digest, rows, facts.now_ms, consent)
+        if ledger.owns(plan):
+            ledger.reserve_privacy(conn, job)
         ledger.enter(conn, "admitted", job, {"engine": plan.engine, "kind": plan.kind.name.lower()})
         return job
 
@@ -277,6 +283,7 @@ class Pipeline:
             await ledger.release(job, raw)
             shares = kind.shares(job.plan, job.spec, ledger.scenario(job.plan))
             await wires.shares(shares)
+            await wires.taken(shares)
             if ledger.node_id in shares:
                 raw = await wires.work("finish", setting)
         if job.plan.recipient_node == ledger.node_id:
@@ -308,11 +315,30 @@ class Pipeline:
 
     async def _take_up(self, job: Job, live: Live) -> None:
         """Go on with a held job that every owner has granted."""
-        async with self._exchange.reopen(job, lambda: live.stage, lambda: live.reason) as wires:
+        raw = unpack_result(await self._ledger.fetch(job, job.job_id, HELD))
+        try:
+            away_s = HELD_AWAY_S
+            async with self._exchange.reopen(job, lambda: live.stage, lambda: live.reason, away_s) as wires:
+                setting = await wires.resume()
+                await wires.grants(None, "after")
+                await self._release(job, live, wires, setting, raw)
+        except (PartyFailed, WrongState):
+            shares = KINDS[job.plan.kind].shares(job.plan, job.spec, self._ledger.scenario(job.plan))
+            if not await self._ledger.can_deliver(job, shares.get(self._ledger.node_id, ())):
+                raise
+            await self._finish_alone(job, live, raw)
+
+    async def _finish_alone(self, job: Job, live: Live, raw: RawResult) -> None:
+        """Deliver what a crash cut off after the last share had come: the others are through, or hear of it later."""
+        async with self._exchange.open(job, lambda: live.stage, lambda: live.reason, is_alone=True) as wires:
             setting = await wires.resume()
-            raw = unpack_result(await self._ledger.fetch(job, job.job_id, HELD))
-            await wires.grants(None, "after")
-            await self._release(job, live, wires, setting, raw)
+            shares = KINDS[job.plan.kind].shares(job.plan, job.spec, self._ledger.scenario(job.plan))
+            if self._ledger.node_id in shares:
+                raw = await wires.work("finish", setting)
+            async with self._stage(job, live, "deliver", wires):
+                delivery, cosignature = await self._deliver(job, raw)
+            await self._ledger.seal(job, delivery, cosignature)
+            await self._ledger.close(job)
 
     async def _deliver(self, job: Job, raw: RawResult) -> tuple[Delivery, bytes]:
         """Enter what leaves in the log, and have another party co-sign the log with the entry in it."""
@@ -333,7 +359,8 @@ class Pipeline:
         work = asyncio.ensure_future(line(live))
         stop = asyncio.create_task(live.stop.wait())
         try:
-            await asyncio.wait({work, stop}, timeout=job.plan.deadline_s, return_when=asyncio.FIRST_COMPLETED)
+            left = max(job.plan.deadline_s, TAKE_UP_S) if live.is_taken_up else job.plan.deadline_s
+            await asyncio.wait({work, stop}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 here = self._ledger.node_id
                 live.reason = Cancelled(party=here) if live.stop.is_set() else DeadlinePassed(party=here)
@@ -358,7 +385,7 @@ class Pipeline:
             stop.cancel()
             self._live.pop(job.job_id, None)
             live.changed.set()
-            if live.is_held:
+            if live.is_held and not live.is_taken_up:
                 self._soon(self._holds.tend(job.job_id))
 
     async def _stop(self, job: Job, live: Live, error: SandboxError) -> None:
@@ -368,6 +395,8 @@ class Pipeline:
         failure = self._exchange.failure(error, live.stage)
         log.warning("job %s stopped in %s: %s: %s", job.job_id, failure.stage, failure.code, error)
         await self._ledger.stop(job, error, failure)
+        if is_reviewed(job.plan) and (await self._ledger.job(job.job_id)).state in ENDED:
+            self._soon(self._holds.tell_end(job, "cancelled"))  # another party may hold it, and wait
 
     async def cancel(self, job_id: str) -> None:
         """Stop a job here and, through its connections, everywhere."""
@@ -416,6 +445,8 @@ class Pipeline:
                 tell="the node was restarted", party=self._ledger.node_id, hint="submit again with a new request id"
             )
             await self._ledger.stop(job, error, self._exchange.failure(error, "restart"))
+            if is_reviewed(job.plan):
+                self._soon(self._holds.tell_end(job, "cancelled"))
 
     # --- held jobs --------------------------------------------------------------------------------------------------
 
@@ -423,9 +454,13 @@ class Pipeline:
         """Take one reviewer's decision on a held job, and act on it."""
         await _finished(self._holds.decide(job_id, verdict, reviewer, remember))
 
-    async def told(self, statement: GrantStatement) -> None:
-        """Take another party's grant, or its word about a held job."""
-        self._soon(self._holds.told(statement))
+    def told(self, statement: GrantStatement, is_new: bool) -> None:
+        """Act soon on another party's grant, or on its word about a held job."""
+        self._soon(self._holds.told(statement, is_new))
+
+    def review_authors(self, conn: Connection, job_id: str) -> frozenset[str]:
+        """Return the organisations whose people neither see nor decide what is held."""
+        return self._holds.authors(conn, job_id)
 
     async def tend_held(self) -> None:
         """Remind reviewers, let jobs expire, and go on with those that every owner has granted."""
@@ -433,7 +468,8 @@ class Pipeline:
 
     def _go_on(self, job: Job) -> None:
         if job.job_id not in self._live:
-            self._start(job, lambda live: self._take_up(job, live))
+            live = self._start(job, lambda live: self._take_up(job, live))
+            live.is_held = live.is_taken_up = True
 
     def _soon(self, action: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:

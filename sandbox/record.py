@@ -163,7 +163,14 @@ def charge(conn: Connection, job_id: str, fee: Fee) -> None:
 
 
 def stage(conn: Connection, job_id: str, name: str, milliseconds: int, traffic: int) -> None:
-    """Add a finished stage."""
+    """Add a finished stage; one that is gone through again replaces the first."""
+    again = conn.execute(
+        update(stages)
+        .where(stages.c.job_id == job_id, stages.c.name == name)
+        .values(milliseconds=milliseconds, bytes=traffic)
+    )
+    if again.rowcount:
+        return
     position = conn.scalar(select(func.count()).select_from(stages).where(stages.c.job_id == job_id)) or 0
     conn.execute(
         insert(stages).values(job_id=job_id, position=position, name=name, milliseconds=milliseconds, bytes=traffic)

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     score_step_floor: int = Field(5, ge=1, description="points; no scenario may release finer scores")
     national_algorithms: bool = Field(False, description="intersections on the SM2 curve only; other engines refused")
     link_mbit: int = Field(1000, ge=1, description="the line to the other parties, each way; for the choice of engines")
+    test_before_production: bool = Field(
+        False, description="refuse merchants' own code and statements that were not run on test data first"
+    )
     deadline_s: int = Field(900, ge=5, le=86400, description="the plan's own deadline where the spec gives none")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

@@ -227,6 +227,14 @@ released_populations = Table(
     Index("released_by_rows", "controller", "is_whole", "rows"),
 )
 
+released_jobs = Table(
+    "released_job",  # by whom its outputs are known in the end; a line each
+    metadata,
+    Column("subject", String(32), primary_key=True),
+    Column("job_id", String(32), ForeignKey("job.job_id"), primary_key=True),
+    Column("time_ms", BigInteger, nullable=False),
+)
+
 evidences = Table(
     "evidence",
     metadata,

@@ -19,13 +19,24 @@ import pyarrow as pa
 
 from sandbox import wire
 from sandbox.catalog import vault
+from sandbox.catalog.bundles import Place
 from sandbox.catalog.formats import KeyFormat
 from sandbox.catalog.ids import SEPARATOR, normalise
 from sandbox.desk import Blocking, pack_result
-from sandbox.errors import Cancelled, DeadlinePassed, InvalidSpec, JobFailed, PartyFailed, ProtocolFailed, SandboxError
+from sandbox.errors import (
+    Cancelled,
+    DeadlinePassed,
+    IntegrityFailed,
+    InvalidSpec,
+    JobFailed,
+    PartyFailed,
+    ProtocolFailed,
+    SandboxError,
+)
 from sandbox.footprint import give_back, keep_out
 from sandbox.kinds import KINDS
-from sandbox.model import JobSpec, PartyRole, Plan, RawResult, Scenario
+from sandbox.model import JobSpec, ModelSpec, PartyRole, Plan, RawResult, Scenario
+from sandbox.tee_sim.attest import measure_runtime
 from sandbox.workspace import Channel, Workspace
 
 # What workers of different parties may say to each other.
@@ -113,6 +124,7 @@ class Assignment:
         self.population_key = bytes.fromhex(ticket["population_key"])
         self.stack: contextlib.ExitStack
         self._dataset: Mapping[str, Any] = ticket["dataset"]
+        self._bundle: Mapping[str, str] = ticket.get("bundle", {})
         self._stage: str = ticket["stage"]
         self._run = Path(ticket["run"])
         self._desk, self._writing = desk, threading.Lock()
@@ -169,6 +181,18 @@ class Assignment:
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
         return str(self._dataset.get("label", ""))
+
+    def bundle(self) -> bytes:
+        """Return the merchant's archive that the job names, if this process is the runtime that was quoted.
+
+        Raises:
+            IntegrityFailed: it is another runtime, or the archive is not what was handed in.
+        """
+        if not isinstance(self.spec.kind, ModelSpec) or not self._bundle:
+            raise JobFailed("there is no bundle in this job")
+        if measure_runtime().hex() != self._bundle["runtime"]:
+            raise IntegrityFailed("the worker is of another runtime than was quoted")
+        return Place(Path(self._bundle["path"]), bytes.fromhex(self._bundle["key"]), self.spec.kind.bundle).read()
 
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what this node keeps under a job."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from sandbox import record, signed, wire
+from sandbox import record, review, signed, wire
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
 from sandbox.catalog import artefacts, cache, vault
@@ -214,8 +214,10 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 chunks, verified = len(vault.read_manifest(directory, key).chunks), "yes"
             except IntegrityFailed:  # what was damaged must go as well
                 chunks, verified = len(list(directory.glob("*.sealed"))), "no"
-            for job_id in record.using(conn, DatasetRef(code, version)):  # what was derived from the rows goes too
+            derived = record.using(conn, DatasetRef(code, version))  # what was derived from the rows goes too
+            for job_id in derived:
                 artefacts.drop(conn, ledger.home / "artefacts", job_id)
+            review.forget(conn, derived)
             facts = {
                 "code": code,
                 "version": str(version),

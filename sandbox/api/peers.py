@@ -46,8 +46,8 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         async def grant() -> Any:
             opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "Grant", Signed, PEERS)
             await asyncio.to_thread(self._edge.spend_nonce, opened, False)
-            statement = await self._exchange.take_grant(opened.caller.name, opened.body)
-            await self._pipeline.told(statement)
+            statement, is_new = await self._exchange.take_grant(opened.caller.name, opened.body)
+            self._pipeline.told(statement, is_new)
             return peer_pb2.GrantResponse()
 
         return await self._edge.unary(context, grant)

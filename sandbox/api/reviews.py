@@ -12,7 +12,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from sandbox import registry, review, signed, wire
+from sandbox import record, registry, review, signed, wire
 from sandbox.api.edge import WINDOW_MS, Caller, Edge, Request
 from sandbox.api.jobs import page
 from sandbox.errors import InvalidSpec
@@ -52,8 +52,14 @@ class Reviews(review_pb2_grpc.ReviewServiceServicer):
         def get() -> Any:
             opened = self._edge.open(request, _PREFIX + "GetReview", ReviewQuery, READERS)
             self._edge.spend_nonce(opened)
+            job_id = opened.body.job_id
             with self._ledger.store.read() as conn:
-                review.check_reader(conn, opened.body.job_id, registry.find_key(conn, opened.caller.key_id))
+                review.hold_of(conn, job_id)
+                reader, authors = (
+                    registry.find_key(conn, opened.caller.key_id),
+                    self._pipeline.review_authors(conn, job_id),
+                )
+                review.check_reader(conn, record.read(conn, job_id), reader, authors)
             return review_pb2.GetReviewResponse(review=wire.to_proto(self._view(opened.body.job_id)))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(get))
@@ -79,7 +85,8 @@ class Reviews(review_pb2_grpc.ReviewServiceServicer):
 
     def _view(self, job_id: str) -> ReviewView:
         with self._ledger.store.read() as conn:
-            return review.view(conn, self._ledger.keys.node_key, job_id, signed.now_ms())
+            ledger = self._ledger
+            return review.view(conn, ledger.keys.node_key, job_id, signed.now_ms(), ledger.sample(conn, job_id))
 
 
 def _decision(opened: Request[ReviewVerdict]) -> ReviewDecision:
@@ -94,4 +101,4 @@ def _decision(opened: Request[ReviewVerdict]) -> ReviewDecision:
 
 def _without_evidence(view: ReviewView) -> ReviewView:
     """A page of whole views could be larger than a message may be."""
-    return replace(view, checks=(), history=(), sample="")
+    return replace(view, checks=(), history=(), sample="", asked=(), reveals=(), decisions=())

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from sandbox.cli import audit, consent, dataset, demo, job, key, node, peer, request, review, scenario
+from sandbox.cli import audit, consent, dataset, demo, job, key, model, node, peer, request, review, scenario, tee
 from sandbox.cli.session import HOME_HELP, JSON_HELP, KEY_HELP, LANG_HELP, NODE_HELP
 
 app = typer.Typer(
@@ -39,7 +39,7 @@ def read_options(
 
 node.add_to(app)
 demo.add_to(app)
-for group in (peer, key, dataset, scenario, job, review, consent, audit, request):
+for group in (peer, key, dataset, model, scenario, job, review, consent, tee, audit, request):
     app.add_typer(group.app)
 
 

@@ -1,4 +1,4 @@
-"""``sandbox model``: a merchant's own model, packed, looked at, and tried on the merchant's own machine."""
+"""``sandbox model``: a merchant's own model, packed, looked at, tried on its own machine, and handed in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from sandbox import signed, wire
 from sandbox.cli import screen
 from sandbox.cli.card import write_new
-from sandbox.cli.session import Failed, Session, command
+from sandbox.cli.session import CLIENT, Failed, Session, command
 from sandbox.errors import InvalidSpec, SandboxError
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ def pack(
 ) -> Any:
     """Pack a directory into one file and measure it. The same contents give the same measurement on any machine."""
     from sandbox.crypto.sm2 import PrivateKey
+    from sandbox.kinds.model import check_manifest
     from sandbox.tee_sim.bundle import pack as make
     from sandbox.tee_sim.bundle import parse, sign_bundle
 
     archive = make(directory)
     packed = parse(archive)
+    check_manifest(packed.manifest)
     key = session.need_key() if sign else None
     target = out or Path(f"{packed.manifest.name}.bundle")
     found = {"file": target, "bytes": len(archive), **_describe(session, packed)}
@@ -66,6 +68,26 @@ def show(
     found = parse(bundle.read_bytes())
     files = [{"name": name, "bytes": len(content)} for name, content in found.files.items()]
     return {**_describe(session, found), "files": files}
+
+
+@command(app, "upload", needs=CLIENT)
+def upload(
+    session: Session, bundle: Annotated[Path, typer.Argument(help="The bundle.", exists=True, dir_okay=False)]
+) -> Any:
+    """Hand a bundle in at a data owner's node, with your signature that it is yours; scenarios name its measurement."""
+    with session.connect() as node:
+        return node.put_bundle(bundle)
+
+
+@command(app, "list", needs=CLIENT, columns=("measurement", "name", "form", "merchant", "size", "created_ms"))
+def show_all(
+    session: Session,
+    after: Annotated[str, typer.Option(help="The last measurement of the page before.")] = "",
+    limit: Annotated[int, typer.Option(help="Entries on a page; 0: as many as the node likes.", min=0, max=100)] = 0,
+) -> Any:
+    """List the bundles at a node: your own, or all if you look after its data."""
+    with session.connect() as node:
+        return node.bundles(after, limit)
 
 
 @command(app, "try")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sandbox import signed
-from sandbox.cli.card import read_card
-from sandbox.cli.session import Failed, Session, command
+from sandbox.cli.card import read_card, write_new
+from sandbox.cli.session import CLIENT, Failed, Session, command
 from sandbox.errors import Unavailable
 from sandbox.keyring import public_key
+from sandbox.model import PeerCard
+
+if TYPE_CHECKING:
+    from sandbox.tee_sim.attest import Quote
 
 app = typer.Typer(name="tee", help="Quotes and the jail. 可信执行（模拟）：度量报告与隔离级别。", no_args_is_help=True)
 
@@ -20,6 +24,21 @@ WARNING = (
     "SIMULATED: no trusted hardware stands behind this; whoever controls the node's machine could have signed anything"
 )
 WARNING_ZH = "SIMULATED（模拟）：背后没有可信硬件；控制该节点机器的人可以签署任何内容"
+
+
+@command(app, "quote", needs=CLIENT)
+def quote(
+    session: Session,
+    out: Annotated[Path, typer.Argument(help="New file for the quote.")],
+    bundle: Annotated[str, typer.Option(help="Measurement of a bundle at the node; else of its runtime alone.")] = "",
+    nonce: Annotated[str, typer.Option(help="64 hexadecimal digits that it has to answer. (default: fresh)")] = "",
+) -> Any:
+    """Have a node prove what would run a bundle there; the quote is checked against the node's card, and kept."""
+    wanted = _read_digits(bundle, "--bundle")
+    with session.connect() as node:
+        found = node.quote(wanted, _read_digits(nonce, "--nonce"))
+        write_new(out, found.text)
+        return {"file": out, **_tell(found.quote, node.node), "bundle_checked": bool(wanted), "nonce_checked": True}
 
 
 @command(app, "verify")
@@ -37,31 +56,15 @@ def verify(
     from sandbox.tee_sim import attest
     from sandbox.tee_sim.bundle import measure
 
-    if nonce and not re.fullmatch(r"[0-9a-fA-F]{64}", nonce):
-        raise typer.BadParameter("a nonce is 64 hexadecimal digits", param_hint="--nonce")
+    answered = _read_digits(nonce, "--nonce")
     card = signed.open_peer_card(read_card(peer))
     expect = attest.Expectation(
-        nonce=bytes.fromhex(nonce) if nonce else None,
+        nonce=answered or None,
         bundle=measure(bundle.read_bytes()) if bundle else None,
         max_age_ms=1000 * max_age_s or None,
     )
     found = attest.verify(quote.read_bytes(), public_key(card), expect)
-    return {
-        "vendor": found.vendor,
-        "warning": WARNING,
-        "warning_zh": WARNING_ZH,
-        "verified": True,
-        "node_id": card.node_id,
-        "organisation": card.organisation,
-        "level": found.level,
-        "runtime": found.runtime,
-        "bundle": found.bundle,
-        "bundle_checked": bundle is not None,
-        "nonce": found.nonce,
-        "nonce_checked": bool(nonce),
-        "issued_ms": found.issued_ms,
-        "key_id": found.key.key_id,
-    }
+    return {**_tell(found, card), "bundle_checked": bundle is not None, "nonce_checked": bool(nonce)}
 
 
 @command(app, "doctor", columns=("name", "ok", "detail", "fix"))
@@ -80,6 +83,30 @@ def doctor(session: Session) -> Any:
         _line("vendor", True, attest.SIMULATED),
     ]
     return [*levels, *others] if any(one["ok"] for one in levels) else Failed([*levels, *others])
+
+
+def _tell(found: Quote, card: PeerCard) -> dict[str, Any]:
+    """Return what a quote says that was verified against a node's card."""
+    return {
+        "vendor": found.vendor,
+        "warning": WARNING,
+        "warning_zh": WARNING_ZH,
+        "verified": True,
+        "node_id": card.node_id,
+        "organisation": card.organisation,
+        "level": found.level,
+        "runtime": found.runtime,
+        "bundle": found.bundle,
+        "nonce": found.nonce,
+        "issued_ms": found.issued_ms,
+        "key_id": found.key.key_id,
+    }
+
+
+def _read_digits(text: str, option: str) -> bytes:
+    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise typer.BadParameter("not 64 hexadecimal digits", param_hint=option)
+    return bytes.fromhex(text)
 
 
 def _probe(level: Any) -> dict[str, Any]:

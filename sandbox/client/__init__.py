@@ -12,6 +12,7 @@ Not here:  anything that needs a node's home or its keys.
 from sandbox.client.audit import LoggedEntry, SignedHead
 from sandbox.client.client import Client
 from sandbox.client.documents import job_from_file, scenario_from_toml
+from sandbox.client.models import Quoted
 from sandbox.client.outcome import Outcome
 from sandbox.client.scenarios import read_scenario
 from sandbox.client.specs import Applicant, issue_consent
@@ -23,6 +24,7 @@ __all__ = [
     "LoggedEntry",
     "Outcome",
     "Proven",
+    "Quoted",
     "SignedHead",
     "Trust",
     "issue_consent",

@@ -1,4 +1,4 @@
-"""One person's session with one node: every call of the five services, one method each.
+"""One person's session with one node: every call of the six services, one method each.
 
 Security:  the node's pinned certificate is the only one accepted; every request is signed anew (``connection``).
 Errors:    every refusal and failure raises one of ``sandbox.errors`` with party, stage, cause and next step.
@@ -18,13 +18,14 @@ from sandbox.client.connection import Connection
 from sandbox.client.datasets import DatasetCalls
 from sandbox.client.files import read_file
 from sandbox.client.jobs import JobCalls
+from sandbox.client.models import ModelCalls
 from sandbox.client.reviews import ReviewCalls
 from sandbox.client.scenarios import ScenarioCalls
 from sandbox.keyring import Person, load_person
 from sandbox.model import PeerCard, Signed
 
 
-class Client(JobCalls, DatasetCalls, ScenarioCalls, ReviewCalls, AuditCalls):
+class Client(JobCalls, DatasetCalls, ModelCalls, ScenarioCalls, ReviewCalls, AuditCalls):
     """A context manager; nothing is sent before the first call."""
 
     def __init__(self, connection: Connection) -> None:

@@ -2,10 +2,12 @@
 
     scenario.toml      jobs/credit_score/scenario.toml is a complete example, with remarks
     align.toml ...     jobs/credit_score/{align,train,score,applicant}.toml
+    query.toml         jobs/income_query/query.toml
 
 Shapes:    a dataset is given by ``file``, which holds what ``sandbox dataset show --json`` printed at its owner, or by
            ``owner``, ``code``, ``version`` and ``content_hash``; a key by the file of its card. Files are looked for
-           beside the document, or in ``files``. ``${name}`` is explained in ``members``.
+           beside the document, or in ``files``. ``${name}`` is explained in ``members``. A bundle is given by its file
+           or by its measurement.
 Units:     times are TOML dates or texts in ISO 8601; without an offset they are UTC.
 Errors:    ``InvalidSpec`` naming file and member.
 Not here:  whether a scenario is wise or a job allowed: the nodes judge that.
@@ -14,11 +16,12 @@ Not here:  whether a scenario is wise or a job allowed: the nodes judge that.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sandbox import signed, wire
 from sandbox.catalog.matching import compatible
@@ -53,8 +56,10 @@ from sandbox.model import (
     Statistic,
     VersionRule,
 )
+from sandbox.tee_sim.bundle import MOST_BYTES, parse
 
 T = TypeVar("T")
+_KINDS: Final = ("psi", "train", "score", "aggregate", "query", "model")
 
 
 def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, files: Path | None = None) -> Scenario:
@@ -110,6 +115,8 @@ def scenario_from_toml(path: Path, values: Mapping[str, str] | None = None, file
         accepts_two_contributors=top.take("accepts_two_contributors", bool, False),
         controller=top.take("controller", str, ""),
         epsilon_milli=top.take("epsilon_milli", int, 0),
+        bundles=tuple(_measurement(top.where, name, base) for name in top.texts("bundles", [])),
+        isolation=top.take("isolation", str, ""),
     )
     for table in (top, applicant, recipient, quota, consent, price):
         table.end()
@@ -133,13 +140,13 @@ def job_from_file(
     top = open_document(path, values or {})
     digest, deadline_s = top.digest("scenario"), top.take("deadline_s", int, 0)
     options: dict[str, Any] = {"request_id": top.take("request_id", str, ""), "deadline_s": deadline_s}
-    kinds = [name for name in ("psi", "train", "score", "aggregate") if top.has(name)]
+    kinds = [name for name in _KINDS if top.has(name)]
     if len(kinds) != 1:
-        raise InvalidSpec(tell=f"{top.where}: exactly one of [psi], [train], [score] and [aggregate] says what to do")
-    body = top.table(kinds[0])
+        listed = f"[{'], ['.join(_KINDS[:-1])}] and [{_KINDS[-1]}]"
+        raise InvalidSpec(tell=f"{top.where}: exactly one of {listed} says what to do")
+    body, base = top.table(kinds[0]), files or path.parent
     inputs: tuple[SealedInput, ...] = ()
     if kinds == ["psi"]:
-        base = files or path.parent
         left, right = (_reference(body.table(side), base) for side in ("left", "right"))
         spec = specs.align(
             digest,
@@ -154,7 +161,6 @@ def job_from_file(
             **options,
         )
     elif kinds == ["aggregate"]:
-        base = files or path.parent
         spec = specs.aggregate(
             digest,
             [_reference(table, base) for table in body.tables("datasets", [])],
@@ -166,6 +172,12 @@ def job_from_file(
             epsilon_milli=body.take("epsilon_milli", int, 0),
             **options,
         )
+    elif kinds == ["query"]:
+        spec = specs.query(digest, _reference(body.table("dataset"), base), _statement(body, base), **options)
+    elif kinds == ["model"]:
+        bundle = _measurement(body.where, body.take("bundle", str), base)
+        params = body.take("params", dict, {})
+        spec = specs.model(digest, _reference(body.table("dataset"), base), bundle, params, **options)
     elif kinds == ["train"]:
         spec = specs.train(
             digest,
@@ -232,6 +244,29 @@ def _reference(table: Table, base: Path) -> DatasetRef:
     reference = _code(open_document(base / table.take("file", str), {}) if table.has("file") else table)
     table.end()
     return reference
+
+
+def _statement(table: Table, base: Path) -> str:
+    """Return a statement: from the document, or from a file of its own, as it stands there."""
+    if table.has("sql") == table.has("file"):
+        raise InvalidSpec(tell=f"{table.where}: give either sql or file")
+    if table.has("sql"):
+        return str(table.take("sql", str))
+    path = base / table.take("file", str)
+    try:
+        return read_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidSpec(tell=f"{path} is not UTF-8") from None
+
+
+def _measurement(where: str, text: str, base: Path) -> bytes:
+    """Return the measurement of a bundle: as it is written, or of the file that is named."""
+    if re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        return bytes.fromhex(text)
+    try:
+        return parse(read_file(base / text, MOST_BYTES)).measurement
+    except InvalidSpec as error:
+        raise InvalidSpec(tell=f"{where}: {text} is no bundle: {error.tell}") from None
 
 
 def _code(table: Table) -> DatasetRef:

@@ -9,7 +9,7 @@ Not here:  building specs from files (``documents``).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -71,6 +71,21 @@ class JobCalls:
     def aggregate(self, scenario_digest: bytes, datasets: Sequence[DatasetRef] = (), **options: Any) -> JobView:
         """Submit a table of totals; ``options`` as in ``specs.aggregate``."""
         return self.submit(specs.aggregate(scenario_digest, datasets, **options))
+
+    def query(self, scenario_digest: bytes, dataset: DatasetRef, sql: str, **options: Any) -> JobView:
+        """Submit one statement over a dataset; ``options`` as in ``specs.query``."""
+        return self.submit(specs.query(scenario_digest, dataset, sql, **options))
+
+    def run_model(
+        self,
+        scenario_digest: bytes,
+        dataset: DatasetRef,
+        bundle: bytes,
+        params: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> JobView:
+        """Submit a run of a model of one's own; ``options`` as in ``specs.model``."""
+        return self.submit(specs.model(scenario_digest, dataset, bundle, params, **options))
 
     def train(self, scenario_digest: bytes, alignment: str, **options: Any) -> JobView:
         """Submit a training run over a released alignment; ``options`` as in ``specs.train``."""

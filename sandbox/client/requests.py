@@ -17,7 +17,7 @@ from sandbox import model, wire
 from sandbox.client.connection import full_name
 from sandbox.errors import InvalidSpec
 from sandbox.model import Signed
-from sandbox.v1 import audit_pb2, catalog_pb2, job_pb2, review_pb2, scenario_pb2
+from sandbox.v1 import audit_pb2, catalog_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2
 
 BODIES: Final[dict[str, type[Message]]] = {
     "AuditService/ListEntries": audit_pb2.EntryQuery,
@@ -36,6 +36,9 @@ BODIES: Final[dict[str, type[Message]]] = {
     "JobService/WatchJob": job_pb2.JobQuery,
     "JobService/CancelJob": job_pb2.JobQuery,
     "JobService/GetResult": job_pb2.JobQuery,
+    "ModelService/PutBundle": model_pb2.BundleUpload,
+    "ModelService/ListBundles": scenario_pb2.ListQuery,
+    "ModelService/GetQuote": model_pb2.QuoteQuery,
     "ReviewService/ListReviews": scenario_pb2.ListQuery,
     "ReviewService/GetReview": review_pb2.ReviewQuery,
     "ReviewService/DecideReview": review_pb2.ReviewVerdict,

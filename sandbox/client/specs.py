@@ -10,9 +10,11 @@ Not here:  reading files (``documents``), sending (``client``).
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sandbox import signed, wire
 from sandbox.crypto.envelope import seal_to
@@ -29,10 +31,12 @@ from sandbox.model import (
     DatasetRef,
     JobSpec,
     Measure,
+    ModelSpec,
     PeerCard,
     PsiEngine,
     PsiOutput,
     PsiSpec,
+    QuerySpec,
     ScoreScope,
     ScoreSpec,
     SealedInput,
@@ -105,6 +109,35 @@ def aggregate(
         epsilon_milli: above 0: with noise, for so many thousandths of the scenario's privacy budget.
     """
     kind = AggregateSpec(tuple(datasets), alignment, tuple(groups), tuple(measures), key_bits, margins, epsilon_milli)
+    return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
+
+
+def query(
+    scenario_digest: bytes, dataset: DatasetRef, sql: str, *, request_id: str = "", deadline_s: int = 0
+) -> JobSpec:
+    """Return the spec of one statement over a dataset of the submitting node; it reads the table ``data``."""
+    return JobSpec(request_id or new_request_id(), scenario_digest, QuerySpec(dataset, sql), deadline_s)
+
+
+def model(
+    scenario_digest: bytes,
+    dataset: DatasetRef,
+    bundle: bytes,
+    params: Mapping[str, Any] | None = None,
+    *,
+    request_id: str = "",
+    deadline_s: int = 0,
+) -> JobSpec:
+    """Return the spec of a run of a bundle, named by its measurement, over a dataset of the submitting node.
+
+    Raises:
+        InvalidSpec: a parameter is no text, number or truth value.
+    """
+    try:
+        written = json.dumps(dict(params or {}), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise InvalidSpec(tell="a model's parameters are texts, finite numbers and truth values") from None
+    kind = ModelSpec(dataset, bundle, written)
     return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 

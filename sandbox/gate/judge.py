@@ -10,7 +10,8 @@ closed: a rule without the number it needs withholds. Of two bounds, the scenari
                        ``top_two``
     remainder.<m>      permille of the largest contribution that all but the two largest reach, where it is least: at
                        least ``remainder``
-    others             of outputs of class MODEL: see ``gate.models``
+    others             of outputs of class MODEL: see ``gate.models``; of a merchant's own code only ``group`` is known,
+                       how many went in, and the rest is for the people who look at what it learnt
 
 Source:   the (n, k) and p % rules as in Hundepool et al., Statistical Disclosure Control (2012), chapter 4.
 Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import OutputWithheld
 from sandbox.gate.models import judge_model
-from sandbox.model import OutputClass, OutputRule, Plan
+from sandbox.model import JobKind, OutputClass, OutputRule, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,12 @@ def _judge(rule: OutputRule, gate_inputs: Mapping[str, int], bounds: Bounds) -> 
             raise _withheld(f"{rule.name}: the number of rows is missing, below {least}, or above {rule.max_rows}")
         yield Evidence(rule.name, "rows at most", rule.max_rows, rows)
         return
-    if rule.class_ is OutputClass.MODEL:
+    if rule.class_ is OutputClass.MODEL and rule.kind is not JobKind.MODEL:
         for check in judge_model(rule, gate_inputs):
             yield Evidence(rule.name, check.check, check.bound, check.found)
+        return
+    if rule.class_ is OutputClass.NOISY:
+        yield Evidence(rule.name, "epsilon_milli", gate_inputs["epsilon_milli"], gate_inputs["epsilon_milli"])
         return
     yield from _groups(rule, gate_inputs)
     if rule.class_ is OutputClass.AGGREGATE:

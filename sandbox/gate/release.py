@@ -103,11 +103,12 @@ def _table(rule: OutputRule, rows: int, tables: Mapping[str, bytes], form: Form)
     shown = _shown(rule, table, form)
     for place, name in enumerate(table.column_names):
         column = table.column(name)
-        if shown is None or (form.labels is not None and name in form.labels.column_names):
+        filled = column.is_valid().combine_chunks() if rule.class_ is OutputClass.NOISY else shown
+        if filled is None or (form.labels is not None and name in form.labels.column_names):
             judged = _column(rule, name, column, form)
         else:
-            judged = _column(rule, name, column.filter(shown), form)
-            places = shown.to_numpy(zero_copy_only=False)
+            judged = _column(rule, name, column.filter(filled), form)
+            places = filled.to_numpy(zero_copy_only=False)
             judged = judged.take(pa.array(np.cumsum(places) - 1, mask=~places))
         table = table.set_column(place, name, judged)
     sink = io.BytesIO()
@@ -118,9 +119,10 @@ def _table(rule: OutputRule, rows: int, tables: Mapping[str, bytes], form: Form)
 def _shown(rule: OutputRule, table: pa.Table, form: Form) -> pa.Array | None:
     """Return which lines hold numbers, where a rule leaves small groups blank; None where every line must hold them.
 
-    A line is blank as a whole or not at all: a part of it would tell about the rest.
+    A line is blank as a whole or not at all: a part of it would tell about the rest. Where there is noise, nothing
+    tells of anything else, and each number is blank by itself.
     """
-    if not rule.suppress or form.labels is None:
+    if not rule.suppress or form.labels is None or rule.class_ is OutputClass.NOISY:
         return None
     values = [name for name in form.names if name not in form.labels.column_names]
     shown = table.column(values[0]).is_valid().combine_chunks()

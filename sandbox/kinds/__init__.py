@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandbox.kinds import aggregate, psi, score, train
+from sandbox.kinds import aggregate, model, psi, query, score, train
 from sandbox.kinds.kind import Form, Kind, Task
 from sandbox.model import JobKind
 
@@ -13,6 +13,8 @@ KINDS: Mapping[JobKind, Kind] = {
     JobKind.TRAIN: train.KIND,
     JobKind.SCORE: score.KIND,
     JobKind.AGGREGATE: aggregate.KIND,
+    JobKind.QUERY: query.KIND,
+    JobKind.MODEL: model.KIND,
 }
 
 __all__ = ["KINDS", "Form", "Kind", "Task"]

@@ -9,8 +9,10 @@ Security: semi-honest parties. Of several contributors, aggregator and key holde
           each can subtract its own part: then every owner's approval must accept that.
 Reveals:  to every owner: how many rows each group has, over all of them, and in how many each measured column is there
           (crosswise: of the shared rows, and of its own columns only); its gate judges these before anything is opened.
+          Of contributors also what ``dominance`` says, where an owner has too few rows to judge a group alone.
           To the recipient: the table, numbers of rows rounded.
-Output:   "totals": the groups, "rows", and a column a measure (one a band for a histogram).
+Output:   "totals": the groups, "rows", and a column a measure (one a band for a histogram). With an epsilon, over
+          datasets, "noisy_totals" instead: the same with noise (``noise``), and nobody sees an exact number.
 Errors:   what a party sends that is no ciphertext under the key ends the job, naming it; so does a second message.
 """
 
@@ -25,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sandbox.errors import InvalidSpec
-from sandbox.kinds import cells, contributors, crosswise
+from sandbox.kinds import cells, contributors, crosswise, noise
 from sandbox.kinds.cells import Mask, Shape
 from sandbox.kinds.counted import COUNTS, Counted
 from sandbox.kinds.kind import Conditions, Form, Kind, Task
@@ -45,12 +47,15 @@ from sandbox.model import (
 
 ENGINE: Final = "paillier"
 TOTALS: Final = "totals"
+NOISY: Final = "noisy_totals"
 
 
 def compute(task: Task) -> RawResult:
     """Leave numbers of rows, and sums that nobody can open alone."""
     spec = _spec(task.spec)
     shape = _shape(spec, task.scenario)
+    if spec.epsilon_milli:
+        return RawResult(contributors.compute_noisy(task, spec, shape), {}, {})
     if spec.alignment:
         counted, inputs, populations = crosswise.compute(task, spec, shape)
     else:
@@ -64,6 +69,9 @@ def finish(task: Task) -> RawResult:
     """At the recipient's node: open the sums and make the table."""
     spec = _spec(task.spec)
     shape = _shape(spec, task.scenario)
+    if spec.epsilon_milli:
+        made = contributors.finish_noisy(task, spec, shape, _rule(task.plan, NOISY).min_group)
+        return RawResult(noise.gate_inputs(task.rows, spec.epsilon_milli), {}, _kept(task, NOISY, made))
     lines, blank = Lines.of(shape, spec.margins), None
     if spec.alignment:
         counted, sums = crosswise.finish(task, spec, shape)
@@ -75,10 +83,14 @@ def finish(task: Task) -> RawResult:
     table = cells.statistics(shape, numbers[0].tolist(), numbers[1].tolist(), sums, lines.labels)
     if blank is not None:
         table = _blanked(table, len(shape.dimensions), lines.chosen(blank))
+    return RawResult(counted.gate_inputs(shape, lines, blank), {}, _kept(task, TOTALS, table))
+
+
+def _kept(task: Task, name: str, table: pa.Table) -> dict[str, str]:
     sink = io.BytesIO()
     pq.write_table(table, sink)
-    task.keep(TOTALS, sink.getvalue())
-    return RawResult(counted.gate_inputs(shape, lines, blank), {}, {TOTALS: TOTALS})
+    task.keep(name, sink.getvalue())
+    return {name: name}
 
 
 def _blanked(table: pa.Table, labels: int, blank: Mask) -> pa.Table:
@@ -97,6 +109,8 @@ def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tu
     wanted = _spec(spec)
     shape = _shape(wanted, scenario)
     Lines.of(shape, wanted.margins)
+    if wanted.epsilon_milli:
+        noise.numbers(wanted, shape)
     if wanted.alignment:
         if wanted.margins or any(rule.suppress for rule in scenario.outputs if rule.name == TOTALS):
             raise InvalidSpec(
@@ -115,11 +129,22 @@ def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
 
 def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
+    if _spec(spec).epsilon_milli:
+        return noise.reveals(_spec(spec), _shape(_spec(spec), scenario), [party.node_id for party in parties])
     if _spec(spec).alignment:
         sizes, sizes_zh = "how many of the shared rows each group has", "各组在共有行中的行数"
     else:
         sizes = "how many rows each group has, over all parties, and in how many each measured column is there"
         sizes_zh = "各组在所有参与方合计的行数，以及其中各指标非空的行数"
+        if _shape(_spec(spec), scenario).bounds:
+            sizes += (
+                "; where an owner has too few rows to judge a group's total alone: on which power of 4 the largest "
+                "amount there stands, and how many sixteenths of it, of each at most sixteen, the others' amounts reach"
+            )
+            sizes_zh += (
+                "；若某方行数过少、无法独立判断某组合计：该组最大值所在的4的幂次，"
+                "以及其他方金额以其十六分之一计的份数（各方至多十六份）"
+            )
         if len(parties) == 2:
             sizes += "; with two contributors each can subtract its own part from the total"
             sizes_zh += "；仅两方时，任一方可由合计减去本方部分"
@@ -132,7 +157,8 @@ def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[
     recipient = plan.recipient_node
     if _spec(spec).alignment:
         return {recipient: tuple(party.node_id for party in plan.parties if party.node_id != recipient)}
-    return {recipient: (contributors.aggregator(plan),) if _shape(_spec(spec), scenario).bounds else ()}
+    is_sealed = _spec(spec).epsilon_milli or _shape(_spec(spec), scenario).bounds
+    return {recipient: (contributors.aggregator(plan),) if is_sealed else ()}
 
 
 def key_holder(plan: Plan, spec: JobSpec, scenario: Scenario) -> str:
@@ -150,8 +176,8 @@ def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
     return Form((*labels.column_names, *values), labels, counts=counts, places=cells.result_places(shape))
 
 
-def _rule(plan: Plan) -> OutputRule:
-    return next(rule for rule in plan.outputs if rule.name == TOTALS)
+def _rule(plan: Plan, name: str = TOTALS) -> OutputRule:
+    return next(rule for rule in plan.outputs if rule.name == name)
 
 
 def _shape(spec: AggregateSpec, scenario: Scenario) -> Shape:
@@ -165,8 +191,8 @@ def _spec(spec: JobSpec) -> AggregateSpec:
 
 
 KIND = Kind(
-    outputs={TOTALS: OutputClass.AGGREGATE},
-    chosen=lambda spec: frozenset({TOTALS}),
+    outputs={TOTALS: OutputClass.AGGREGATE, NOISY: OutputClass.NOISY},
+    chosen=lambda spec: frozenset({NOISY if _spec(spec).epsilon_milli else TOTALS}),
     lasting=frozenset(),
     reveals_in_protocol=False,
     engines=engines,

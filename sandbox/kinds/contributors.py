@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from sandbox.errors import ProtocolFailed
-from sandbox.kinds import cells, dominance, margins, sealed
+from sandbox.kinds import cells, dominance, margins, noise, sealed
 from sandbox.kinds.cells import Codes, Mask, Shape
 from sandbox.kinds.counted import Counted
 from sandbox.kinds.dominance import Exact, Weights
@@ -32,12 +33,13 @@ from sandbox.kinds.margins import Lines
 from sandbox.kinds.suppression import unions
 from sandbox.model import AggregateSpec, OutputRule, Plan, Population
 from sandbox.mpc.masks import SEED_SIZE, masks
-from sandbox.mpc.packing import Layout
+from sandbox.mpc.packing import Additions, Layout
 from sandbox.mpc.paillier import PrivateKey
 from sandbox.mpc.slots import add
 
-_COUNTS = "counts"
-_COVER = "masked"  # how much others have, where somebody needs to know
+# Numbers of rows, and on which step somebody needs cover, go under one label: what comes too often is found by its
+# length, or at the end. How much others have goes under the other.
+_COUNTS, _COVER = "counts", "masked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,18 @@ def compute(
     others = [party.node_id for party in task.plan.parties if party.node_id != task.me]
     seeds = _agree_on_seeds(task, others)
     own = _add_up(task, shape)
-    counted, steps = _join(task, shape, own, seeds)
+    counted = _join(task, shape, own.counted, seeds)
     blank = blank_of(counted, shape, rule)
     inputs = counted.gate_inputs(shape, lines, blank)
-    inputs |= _judge_weights(task, shape, own, counted, steps, blank, seeds)
+    inputs |= _judge_weights(task, shape, own, counted, blank, seeds if _may_leave(inputs, rule) else {})
     hidden = blank if blank is not None else np.zeros(Lines(shape.dimensions, True).count, np.bool_)
     known = margins.populations(
         task.population_key, task.key_batches(), own.codes, shape.dimensions, counted.rows, hidden
     )
     task.progress(1, 2)
     if shape.bounds:
-        _encrypt(task, spec, shape, lines, own, blank, seeds)
+        sums, rows = _shown(lines, own.sums, blank).T, _shown(lines, own.counted.rows, blank)
+        _encrypt(task, spec, _layout(task, spec, shape), sums, rows, seeds)
     return counted, inputs, known
 
 
@@ -77,11 +80,35 @@ def finish(
     """At the key holder: open the total."""
     if not shape.bounds:
         return []
-    layout, collector = _layout(task, spec, shape), aggregator(task.plan)
+    return _open(task, _layout(task, spec, shape), _shown(lines, counted.rows, blank), lines.count)
+
+
+def compute_noisy(task: Task, spec: AggregateSpec, shape: Shape) -> dict[str, int]:
+    """Leave the encrypted total at the aggregator, with everybody's noise in it; nothing else is shown to anybody."""
+    seeds = _agree_on_seeds(task, [party.node_id for party in task.plan.parties if party.node_id != task.me])
+    own = _add_up(task, shape, is_clipped=True)
+    asked = noise.numbers(spec, shape)
+    layout = noise.layout(asked, task.rows, spec.key_bits)
+    values = noise.contribution(asked, layout, own.counted.rows, own.counted.measured, own.sums)
+    task.progress(1, 2)
+    _encrypt(task, spec, layout, values, 1, seeds)
+    return noise.gate_inputs(task.rows, spec.epsilon_milli)
+
+
+def finish_noisy(task: Task, spec: AggregateSpec, shape: Shape, min_group: int) -> pa.Table:
+    """At the key holder: open the total, and make the table."""
+    asked = noise.numbers(spec, shape)
+    layout = noise.layout(asked, task.rows, spec.key_bits)
+    found = _open(task, layout, len(task.plan.parties), shape.cells)
+    return noise.statistics(shape, asked, np.array(found, object).T, min_group)
+
+
+def _open(task: Task, layout: Layout, additions: Additions, number: int) -> list[list[int]]:
+    collector = aggregator(task.plan)
     share = task.artefact(task.plan.job_id, f"share-from-{collector}")
     with PrivateKey.from_bytes(task.paillier_key) as key:
-        plain = key.decrypt(sealed.checked(key.public, share, layout.plaintexts(lines.count), collector))
-    return sealed.opened(layout, plain, _shown(lines, counted.rows, blank), lines.count)
+        plain = key.decrypt(sealed.checked(key.public, share, layout.plaintexts(number), collector))
+    return sealed.opened(layout, plain, additions, number)
 
 
 def blank_of(counted: Counted, shape: Shape, rule: OutputRule) -> Mask | None:
@@ -102,24 +129,21 @@ def aggregator(plan: Plan) -> str:
 def _encrypt(
     task: Task,
     spec: AggregateSpec,
-    shape: Shape,
-    lines: Lines,
-    own: _Own,
-    blank: Mask | None,
+    layout: Layout,
+    sums: NDArray[Any],
+    additions: Additions,
     seeds: Mapping[str, bytes],
 ) -> None:
     """Encrypt this party's sums under masks; at the aggregator, add up everybody's."""
     holder, collector = key_holder(task.plan), aggregator(task.plan)
     key = sealed.offer_key(task, list(seeds)) if task.me == holder else sealed.take_key(task, holder, spec.key_bits)
-    layout = _layout(task, spec, shape)
-    hidden = masks(task.me, seeds, _context(task, "sums"), layout.mask_slots(lines.count), layout.mask_bits)
-    sums, rows = _shown(lines, own.sums, blank).T, _shown(lines, own.counted.rows, blank)
-    total = key.encrypt(layout.pack(sums, rows, masks=hidden), threads=task.cores)
+    hidden = masks(task.me, seeds, _context(task, "sums"), layout.mask_slots(len(sums)), layout.mask_bits)
+    total = key.encrypt(layout.pack(sums, additions, masks=hidden), threads=task.cores)
     if task.me != collector:
         task.send(collector, "cipher", total)
         return
     for other in seeds:
-        part = sealed.checked(key, task.receive(other, "cipher"), layout.plaintexts(lines.count), other)
+        part = sealed.checked(key, task.receive(other, "cipher"), layout.plaintexts(len(sums)), other)
         total = key.add(total, part, fresh=False)
     task.keep(f"share-for-{holder}", key.rerandomise(total))
 
@@ -143,7 +167,7 @@ def _agree_on_seeds(task: Task, others: Sequence[str]) -> dict[str, bytes]:
     return seeds
 
 
-def _add_up(task: Task, shape: Shape) -> _Own:
+def _add_up(task: Task, shape: Shape, is_clipped: bool = False) -> _Own:
     """Add up this party's rows, batch by batch."""
     rows = np.zeros(shape.cells, np.int64)
     measured = np.zeros((shape.counts, shape.cells), np.int64)
@@ -153,7 +177,7 @@ def _add_up(task: Task, shape: Shape) -> _Own:
     placed: list[Codes] = [np.zeros(0, np.int32)]
     for batch in task.batches(task.fields):
         codes = cells.group_codes(batch, shape.dimensions)
-        values, present = cells.prepare(batch, shape.wanted)
+        values, present = cells.prepare(batch, shape.wanted, clip=is_clipped)
         rows += np.array(cells.grouped_counts(codes, np.ones(len(codes), np.bool_), shape.cells))
         rest += np.array(cells.rest_counts(batch, shape.dimensions), np.int64)
         for place, mask in enumerate(present):
@@ -165,17 +189,23 @@ def _add_up(task: Task, shape: Shape) -> _Own:
     return _Own(Counted(rows, measured, rest), sums, weights, np.concatenate(placed))
 
 
-def _join(task: Task, shape: Shape, own: _Own, seeds: Mapping[str, bytes]) -> tuple[Counted, cells.Whole]:
-    """Add up everybody's numbers of rows; and where somebody needs cover, on which step (``dominance``)."""
-    plain = np.frombuffer(own.counted.to_bytes(), "<u8")
-    total = _opened(task, seeds, _COUNTS, np.concatenate([plain, dominance.ladder(shape, own.weights)]))
-    joint = Counted.from_bytes(total[: len(plain)].astype("<u8").tobytes(), shape)
-    mine, possible = own.counted, sum(task.rows.values())
-    smaller = (joint.rows < mine.rows).any() or (joint.measured < mine.measured).any() or (joint.rest < mine.rest).any()
+def _join(task: Task, shape: Shape, own: Counted, seeds: Mapping[str, bytes]) -> Counted:
+    """Add up everybody's numbers of rows."""
+    total = _opened(task, seeds, _COUNTS, "counts", np.frombuffer(own.to_bytes(), "<u8"))
+    joint = Counted.from_bytes(total.astype("<u8").tobytes(), shape)
+    possible = sum(task.rows.values())
+    smaller = (joint.rows < own.rows).any() or (joint.measured < own.measured).any() or (joint.rest < own.rest).any()
     every = np.concatenate([joint.rows, joint.rest])
     if bool(smaller) or int(every.max(initial=0)) > possible or int(every.sum()) != possible:
         raise _unlikely(seeds, "numbers of rows")
-    return joint, dominance.highest(shape, total[len(plain) :])
+    return joint
+
+
+def _may_leave(inputs: Mapping[str, int], rule: OutputRule) -> bool:
+    """Whether all groups are large enough; the same at every party, since all numbers here are joint."""
+    groups = [count for name, count in inputs.items() if name.startswith("group.")]
+    rests = [count for name, count in inputs.items() if name.startswith("rest.") and count]
+    return bool(groups) and min([*groups, *rests]) >= rule.min_group
 
 
 def _judge_weights(
@@ -183,32 +213,42 @@ def _judge_weights(
     shape: Shape,
     own: _Own,
     counted: Counted,
-    steps: cells.Whole,
     blank: Mask | None,
     seeds: Mapping[str, bytes],
 ) -> dict[str, int]:
-    """Return how far the largest amount of this party's people stands out in any group whose total can be told."""
+    """Return how far the largest amount of this party's people stands out in any group whose total can be told.
+
+    Args:
+        seeds: of the parties to ask; nobody is asked about a table that is withheld anyhow.
+    """
     regions = [np.array([cell]) for cell in range(shape.cells)]
     if blank is not None:
         shown = np.flatnonzero(~Lines(shape.dimensions, False).chosen(blank)).tolist()
         regions = [regions[cell] for cell in shown] + unions(blank, Lines(shape.dimensions, True).levels)
-    weights, found = own.weights.over(regions), dominance.highest_over(steps, regions)
-    covered: Exact | int = 0
-    if bool((found >= 0).any()):
-        parties = len(seeds) + 1
-        part = dominance.sixteenths(weights, found, parties)
-        joint = _opened(task, seeds, _COVER, part.ravel()).reshape(part.shape)
-        others = dominance.cover(part, joint, found, parties)
-        if others is None:
-            raise _unlikely(seeds, "amounts")
-        covered = others
+    weights = own.weights.over(regions)
+    covered = _ask(task, shape, weights, seeds) if seeds and shape.bounds else 0
     alone = np.array([own.counted.rows[region].sum() == counted.rows[region].sum() for region in regions], np.bool_)
     return dominance.figures(dominance.names(shape), weights, covered, alone)
 
 
-def _opened(task: Task, seeds: Mapping[str, bytes], label: str, own: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _ask(task: Task, shape: Shape, weights: Weights, seeds: Mapping[str, bytes]) -> Exact | int:
+    """Return what can be counted on of the others, where somebody needs to know."""
+    steps = dominance.highest(shape, _opened(task, seeds, _COUNTS, "steps", dominance.ladder(shape, weights)))
+    if not bool((steps >= 0).any()):
+        return 0
+    part = dominance.sixteenths(weights, steps, len(seeds) + 1)
+    joint = _opened(task, seeds, _COVER, "cover", part.ravel()).reshape(part.shape)
+    others = dominance.cover(part, joint, steps, len(seeds) + 1)
+    if others is None:
+        raise _unlikely(seeds, "amounts")
+    return others
+
+
+def _opened(
+    task: Task, seeds: Mapping[str, bytes], label: str, what: str, own: NDArray[np.uint64]
+) -> NDArray[np.uint64]:
     """Return the sum of everybody's numbers modulo 2^64, of which each party shows only masked ones."""
-    total = add(_words(own), masks(task.me, seeds, _context(task, label), len(own), 64), 64)
+    total = add(_words(own), masks(task.me, seeds, _context(task, what), len(own), 64), 64)
     shown = total[:, 0].astype("<u8").tobytes()
     for other in seeds:
         task.send(other, label, shown)

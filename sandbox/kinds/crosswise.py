@@ -25,8 +25,8 @@ from sandbox.kinds.cells import Codes, Shape
 from sandbox.kinds.counted import COUNTS, Counted
 from sandbox.kinds.dominance import Weights
 from sandbox.kinds.kind import Task
-from sandbox.kinds.margins import ALL, Lines
-from sandbox.kinds.population import Sketcher
+from sandbox.kinds.margins import Lines
+from sandbox.kinds.population import SHARED, Sketcher
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import AggregateSpec, DatasetUse, Party, Population, Scenario
 from sandbox.mpc.paillier import PrivateKey, PublicKey
@@ -109,7 +109,7 @@ def compute(task: Task, spec: AggregateSpec, shape: Shape) -> tuple[Counted, dic
     if task.me == measuring:
         counted, inputs = _measure(task, spec, placed.shape_of(shape, True), table, len(positions), grouping)
         keys = task.keys().take(pa.array(positions))
-        return counted, inputs, (Sketcher(task.population_key).of(ALL, keys, len(positions)),)
+        return counted, inputs, (Sketcher(task.population_key).of(SHARED, keys, len(positions)),)
     codes = cells.group_codes(table, shape.dimensions) if table is not None else np.zeros(len(positions), np.int32)
     counted, inputs = _group(task, spec, placed, (shape, codes), table, measuring)
     keys, none = task.keys().take(pa.array(positions)), np.zeros(Lines(shape.dimensions, True).count, np.bool_)

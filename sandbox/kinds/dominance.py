@@ -15,16 +15,18 @@ find it large enough: if all owners do, the total is sound. ``top`` follows from
 elsewhere.
 
 What others have nobody shows. Who can judge a group alone (all but the two largest outweigh the largest) says nothing;
-who cannot needs cover. Owners add up, under masks, first for each group on which step of a ladder of powers of 4 the
-largest amount that needs cover stands, then each owner's amounts in sixteenths of that step, at most sixteen:
+who cannot needs cover. Of groups that are large enough to leave, owners add up, under masks, first on which step of a
+ladder of powers of 4 the largest amount that needs cover stands, then each owner's amounts in sixteenths of that step,
+at most sixteen:
 
     cover = sixteenths of the others - 16          of two parties, who accept that each sees the other's total: people
                                                    are protected from people, and the other's all but two largest count
 
 Source:   (n, k) and p % rules as in Hundepool et al., "Statistical Disclosure Control", Wiley 2012, chapter 4.
-Reveals:  to every owner, of each group in which one of them cannot judge alone: that step, and the sum of sixteenths.
+Reveals:  to every owner, of each such group in which one of them cannot judge alone: that step, and the sum of
+          sixteenths.
 Units:    permille; ``top`` rounded up, ``remainder`` down. Nothing is skipped but groups without any amount.
-Shapes:   (measures with a sum, cells); a region is a group, or several blank ones whose sum can be told.
+Shapes:   (measures with a sum, cells or regions); a region is a group, or several blank ones whose sum can be told.
 Not here: the bounds (``gate.judge``); one person's rows at two owners, which nobody can put together; a step above the
           sixteen sixteenths: bounds beyond 1000 permille are met by own rows only.
 """
@@ -62,7 +64,7 @@ class Weights:
         """Return those of some rows."""
         first, second = (np.zeros((len(amounts), cells), np.int64) for _ in range(2))
         inside = codes >= 0
-        placed = codes[inside]
+        placed = codes[inside].astype(np.intp)
         for measure, whole in enumerate(amounts):
             own = whole[inside]
             np.maximum.at(first[measure], placed, own)
@@ -152,13 +154,11 @@ def _permille(first: int, second: int, rest: int) -> tuple[int, int]:
 # --- cover ------------------------------------------------------------------------------------------------------------
 
 
-def ladder_size(shape: Shape) -> int:
-    """Return how many numbers a ladder has."""
-    return shape.cells * sum(_steps(shape))
-
-
 def ladder(shape: Shape, weights: Weights) -> NDArray[np.uint64]:
-    """Return this party's part: a random number on every step up to that of an amount that needs cover, else 0."""
+    """Return this party's part: a random number on every step up to that of an amount that needs cover, else 0.
+
+    Of several random numbers the sum is one, too: it tells that there is any, and not how many.
+    """
     needs = (weights.first > 0) & (weights.rest < weights.first)
     steps = np.where(needs, np.searchsorted(_STEPS, weights.first), -1)
     marked = [steps[measure] >= np.arange(count)[:, None] for measure, count in enumerate(_steps(shape))]
@@ -168,20 +168,14 @@ def ladder(shape: Shape, weights: Weights) -> NDArray[np.uint64]:
 
 
 def highest(shape: Shape, joint: NDArray[np.uint64]) -> Whole:
-    """Return (measures, cells) the highest step that somebody marked, -1 where nobody did."""
-    found, at = np.full((len(_steps(shape)), shape.cells), -1, np.int64), 0
-    for measure, count in enumerate(_steps(shape)):
-        marked = joint[at : at + count * shape.cells].reshape(count, shape.cells) != 0
+    """Return the highest step of everybody's ladders that somebody marked, -1 where nobody did."""
+    counts = _steps(shape)
+    regions, at = len(joint) // max(sum(counts), 1), 0
+    found = np.full((len(counts), regions), -1, np.int64)
+    for measure, count in enumerate(counts):
+        marked = joint[at : at + count * regions].reshape(count, regions) != 0
         found[measure] = np.where(marked.any(axis=0), count - 1 - np.argmax(marked[::-1], axis=0), -1)
-        at += count * shape.cells
-    return found
-
-
-def highest_over(steps: Whole, regions: Sequence[Region]) -> Whole:
-    """Return the same for regions."""
-    found = np.full((len(steps), len(regions)), -1, np.int64)
-    for place, cells in enumerate(regions):
-        found[:, place] = steps[:, cells].max(axis=1)
+        at += count * regions
     return found
 
 

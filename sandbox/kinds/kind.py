@@ -65,6 +65,9 @@ class Task(Protocol):
     def label(self) -> str:
         """Return the target column where this side holds it, else an empty name."""
 
+    def bundle(self) -> bytes:
+        """Return the merchant's archive, where the job names one."""
+
     def artefact(self, job_id: str, name: str) -> bytes:
         """Return what an earlier job of this scenario, or an earlier stage of this one, kept here."""
 

@@ -88,10 +88,10 @@ class Lines:
 def widened(numbers: NDArray[Any], counts: Sequence[int]) -> NDArray[Any]:
     """Return numbers of cells and of all totals over them."""
     before = numbers.shape[:-1]
-    whole = numbers.reshape(*before, *counts)
+    whole = numbers.reshape((*before, *counts))
     for axis in range(-len(counts), 0):
         whole = np.concatenate([whole, whole.sum(axis=axis, keepdims=True)], axis=axis)
-    return whole.reshape(*before, int(np.prod([count + 1 for count in counts], dtype=np.int64)))
+    return whole.reshape((*before, int(np.prod([count + 1 for count in counts], dtype=np.int64))))
 
 
 def cells_among(counts: Sequence[int]) -> Mask:

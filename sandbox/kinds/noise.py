@@ -5,8 +5,8 @@
     contribution(...)             -> what this contributor adds: exact numbers with noise, ready to mask and encrypt
     statistics(...)               -> at the recipient's node: the table, small cells blank
 
-Source:   the discrete Laplace distribution (Ghosh, Roughgarden, Sundararajan, STOC 2009), drawn exactly and from the
-          system's randomness by OpenDP's sampler (Canonne, Kamath, Steinke, NeurIPS 2020).
+Source:   the discrete Laplace distribution (Ghosh, Roughgarden, Sundararajan, STOC 2009), drawn exactly, from OpenSSL's
+          generator, by OpenDP's sampler (Canonne, Kamath, Steinke, NeurIPS 2020).
 Security: epsilon-differential privacy, pure (delta 0), of one row of one contributor against everybody else together,
           the recipient included: every contributor adds the whole noise to its own part. Rows are added or removed;
           for a row that is replaced, as where the number of rows is known, the loss is at most 2 epsilon. Of somebody
@@ -70,7 +70,8 @@ class Number:
         """Return the exact number of every cell."""
         if self.source == _ROWS:
             return rows
-        return measured[self.place] if self.source == _COUNT else sums[self.place].astype(np.int64)
+        exact: Whole = measured[self.place] if self.source == _COUNT else sums[self.place].astype(np.int64)
+        return exact
 
 
 def scale_of(sensitivity: int, epsilon: Fraction) -> float:
@@ -233,8 +234,8 @@ def reveals(spec: AggregateSpec, shape: Shape, contributors: Sequence[str]) -> t
     parties, spent = len(contributors), _told(spec.epsilon_milli / 1000)
     sealed = "of the others' rows no exact number, not even of a group's rows: noise is added before encryption"
     sealed_zh = "其他参与方的任何精确数字（包括各组行数）均不可见：先加噪，后加密"
-    table = f"the totals by group with noise, for {spent} of the privacy budget; groups that seem too small stay blank"
-    table_zh = f"加噪后的分组合计，消耗隐私预算 {spent}；加噪行数低于下限的组留空"
+    table = f"the totals by group with noise, for epsilon {spent} of the budget; groups that seem too small stay blank"
+    table_zh = f"加噪后的分组合计，消耗隐私预算 ε = {spent}；加噪行数低于下限的组留空"
     lines = [Reveal("recipient", table, table_zh)]
     told = dict.fromkeys((one.measure, one.source == _SUM, one.places, one.scale) for one in numbers(spec, shape))
     for measure, is_sum, places, scale in told:

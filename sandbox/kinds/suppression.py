@@ -8,7 +8,7 @@ Totals count as known, whether the table has them or not: another table may. Tho
 own and come first, so that a table of fewer dimensions over the same people has the same blanks; cells then are blanked
 around them.
 
-Of one dimension, blanks whose sum is at least the minimum, two or more, are enough: each may be anything up to that
+Of one dimension, blanks whose sum is at least the minimum (so two or more) are enough: each may be anything up to that
 sum. Of two, numbers of people can be moved around between blanks as long as every total stays: along a closed way that
 goes up in one cell, down in the next of its row or column, up again. How far a number can be moved up and down without
 any becoming negative is a maximum flow; where it is too little, the cheapest way through cells that are still shown is
@@ -105,7 +105,7 @@ def _close_line(blank: Mask, known: Numbers, without: Numbers, least: int) -> bo
     """Blank more of one line until its blanks hide each other; False: they cannot. Its last is the total, and shown."""
     while blank.any():
         hidden, missing = known[:, blank].sum(axis=1), without[:, blank].sum(axis=1)
-        if blank.sum() > 1 and bool((hidden >= least).all()) and not bool(((missing > 0) & (missing < least)).any()):
+        if bool((hidden >= least).all()) and not bool(((missing > 0) & (missing < least)).any()):
             return True
         shown = np.flatnonzero(~blank[:-1])
         if not len(shown):

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, Unavailable
-from sandbox.kinds import KINDS
-from sandbox.kinds.kind import Conditions
+from sandbox.kinds import KINDS, confined
+from sandbox.kinds.kind import Conditions, Kind
 from sandbox.model import (
     AggregateSpec,
     BatchScore,
@@ -23,25 +23,33 @@ from sandbox.model import (
     DatasetUse,
     JobKind,
     JobSpec,
+    ModelSpec,
     OutputClass,
     Party,
     PartyRole,
     Plan,
     PsiOutput,
     PsiSpec,
+    QuerySpec,
+    Scenario,
     ScoreSpec,
     State,
     TrainSpec,
 )
+from sandbox.policy import privacy
 from sandbox.policy.scenario import Standing, owners
 from sandbox.psi.cost import NATIONAL
+from sandbox.tee_sim.levels import Level
 
 _KINDS: Mapping[type, JobKind] = {
     PsiSpec: JobKind.PSI,
     TrainSpec: JobKind.TRAIN,
     ScoreSpec: JobKind.SCORE,
     AggregateSpec: JobKind.AGGREGATE,
+    QuerySpec: JobKind.QUERY,
+    ModelSpec: JobKind.MODEL,
 }
+_IN_CHILDREN = frozenset({"rr22", "aby3"})  # foreign native engines; ours run in the worker itself
 REFUSALS: Mapping[str, str] = {
     "unknown": "no such scenario at this node",
     "awaiting": "the scenario is not approved by every party yet",
@@ -59,6 +67,8 @@ REFUSALS: Mapping[str, str] = {
     "contributors": "every data owner of the scenario takes part in a total, each with one dataset",
     "two": "of a total over two contributors each can subtract its own part; not every approval accepts that",
     "columns": "the scenario does not let a dataset's column enter this computation",
+    "bundle": "the scenario does not name this bundle",
+    "untested": "this node demands a run on test data first, and has no test environment yet",
 }
 
 
@@ -70,6 +80,7 @@ class Used:
     calls_total: int
     rows: int
     models: frozenset[str]
+    epsilon_milli: int = 0  # of the privacy budget, in thousandths
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ class Facts:
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
     conditions: Conditions
     default_deadline_s: int
+    test_before_production: bool = False  # of the merchant's own code and statements
+    bundled: Kind | None = None  # the kind of a job that names a bundle, as the bundle makes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +145,8 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     kind = _kind_of(spec)
     if kind not in scenario.kinds:
         raise _refused("kind")
+    if kind in confined.KINDS:
+        _check_confined(spec, scenario, facts)
     uses = _uses(spec, facts, choices)
     owners = {use.owner for use in uses}
     # What leaves comes together at the proposer's node; a count, a model, a table of totals may be another owner's.
@@ -139,7 +154,8 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if scenario.recipient.node_id not in ({choices.proposer} if at_left else owners):
         raise _refused("recipient")
     _check_own(facts, *uses)
-    columns = KINDS[kind].columns(spec, scenario, uses)
+    made = facts.bundled or KINDS[kind]
+    columns = made.columns(spec, scenario, uses)
     for use, used in zip(uses, columns, strict=True):
         if not set(used) <= {*use.fields, use.label}:
             raise _refused("columns")
@@ -148,8 +164,9 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if kind is JobKind.TRAIN:
         parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
     _check_quota(spec, facts, standing)
+    _check_noise(spec, facts, scenario)
     engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts) for use in uses))
-    outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in KINDS[kind].chosen(spec))
+    outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in made.chosen(spec))
     if not outputs:
         raise _refused("kind")
     wants_model = isinstance(spec.kind, TrainSpec) and spec.kind.release_scorecard
@@ -168,7 +185,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         recipient_node=scenario.recipient.node_id,
         deadline_s=choices.deadline_s or spec.deadline_s or facts.default_deadline_s,
         reveals=KINDS[kind].reveals(spec, parties, scenario, engine),
-        isolation="engine-child",
+        isolation=_isolation(kind, scenario, facts, engine),
         time_ms=choices.time_ms or facts.now_ms,
     )
 
@@ -196,6 +213,8 @@ def named_datasets(spec: JobSpec) -> tuple[DatasetRef, ...]:
     if isinstance(spec.kind, PsiSpec):
         third = () if spec.kind.third is None else (spec.kind.third,)
         return (spec.kind.left, spec.kind.right, *third)
+    if isinstance(spec.kind, QuerySpec | ModelSpec):
+        return (spec.kind.dataset,)
     return spec.kind.datasets if isinstance(spec.kind, AggregateSpec) else ()
 
 
@@ -203,7 +222,7 @@ def built_on(spec: JobSpec) -> str:
     """Return the id of the job that a spec builds on; empty if it names its datasets."""
     if isinstance(spec.kind, ScoreSpec):
         return spec.kind.model
-    return "" if isinstance(spec.kind, PsiSpec) else spec.kind.alignment
+    return spec.kind.alignment if isinstance(spec.kind, TrainSpec | AggregateSpec) else ""
 
 
 def _kind_of(spec: JobSpec) -> JobKind:
@@ -263,6 +282,33 @@ def _check_contributors(contributing: set[str], standing: Standing) -> None:
             raise _refused("two")
 
 
+def _check_confined(spec: JobSpec, scenario: Scenario, facts: Facts) -> None:
+    """A merchant's statement or code: named beforehand where it is code, and tried on test data where that is asked."""
+    if isinstance(spec.kind, ModelSpec) and spec.kind.bundle not in scenario.bundles:
+        raise _refused("bundle")
+    if facts.test_before_production:
+        raise _refused("untested")
+
+
+def _isolation(kind: JobKind, scenario: Scenario, facts: Facts, engine: str) -> str:
+    """Return what stands around the computation: the strongest that this node can, if the scenario accepts it."""
+    if kind not in confined.KINDS:
+        return "engine-child" if engine in _IN_CHILDREN else "process"
+    least, reason = confined.least(scenario), ""
+    for level in Level:
+        reason = facts.engines.get(confined.at_level(level), "unknown to this version")
+        if not reason:
+            return confined.isolation(level)
+        if level is least:
+            break
+    raise Unavailable(
+        tell=f"{facts.node_id} cannot confine code at level {least}: {reason}",
+        party=facts.node_id,
+        stage="admit",
+        hint="run `sandbox tee doctor` on that node, or apply for a scenario that accepts a weaker level",
+    )
+
+
 def _check_parameters(spec: JobSpec, choices: Choices) -> None:
     if not 0 <= choices.deadline_s <= 86_400 or (choices.deadline_s and spec.deadline_s not in (0, choices.deadline_s)):
         raise PartyFailed(
@@ -319,6 +365,24 @@ def _check_quota(spec: JobSpec, facts: Facts, standing: Standing) -> None:
         models = used.models | {spec.kind.model}
         if len(models) > standing.scenario.models_per_person:
             raise _refused("models")
+
+
+def epsilon_milli(spec: JobSpec) -> int:
+    """Return what a job costs of the privacy budget, in thousandths; 0 if it has no noise."""
+    return spec.kind.epsilon_milli if isinstance(spec.kind, AggregateSpec) else 0
+
+
+def _check_noise(spec: JobSpec, facts: Facts, scenario: Scenario) -> None:
+    if not (wanted := epsilon_milli(spec)):
+        return
+    if reason := facts.engines.get("noise", "unknown to this version"):
+        raise Unavailable(
+            tell=f"noise cannot be drawn at {facts.node_id}: {reason}",
+            party=facts.node_id,
+            stage="admit",
+            hint="pip install 'data-sandbox[noise]' at that node",
+        )
+    privacy.check(wanted, facts.used.epsilon_milli, scenario.epsilon_milli)
 
 
 def _rows_of(use: DatasetUse, facts: Facts) -> int:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from sandbox.errors import BudgetSpent
 from sandbox.model import JobKind
+from sandbox.policy import privacy
 from sandbox.policy.admit import Used
 from sandbox.store import consents, jobs, usage
 
@@ -25,7 +26,13 @@ def used(conn: Connection, scenario_digest: bytes, now_ms: int, models: frozense
     today = conn.scalar(
         select(func.coalesce(func.sum(usage.c.calls), 0)).where(mine, counted, usage.c.day == now_ms // _DAY_MS)
     )
-    return Used(calls_today=int(today or 0), calls_total=int(total[0]), rows=int(total[1]), models=models)
+    return Used(
+        calls_today=int(today or 0),
+        calls_total=int(total[0]),
+        rows=int(total[1]),
+        models=models,
+        epsilon_milli=privacy.used(conn, scenario_digest),
+    )
 
 
 def score_jobs(conn: Connection, scenario_digest: bytes) -> list[tuple[str, bytes]]:

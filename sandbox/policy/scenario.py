@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from sandbox.crypto.sm2 import PublicKey
+from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
-from sandbox.kinds import KINDS
+from sandbox.kinds import KINDS, confined
 from sandbox.kinds.cells import check_dimension, check_range
+from sandbox.kinds.noise import MOST_EPSILON_MILLI
 from sandbox.model import ConsentRule, JobKind, OutputClass, Scenario
+from sandbox.tee_sim.levels import Level
 
 _COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")
 _LONGEST_MS = 3 * 366 * 86_400_000
@@ -64,8 +67,24 @@ class Standing:
 
 
 def controller(scenario: Scenario) -> str:
-    """Return by whom released history is kept: whoever controls the merchant, else the merchant itself."""
-    return unicodedata.normalize("NFKC", scenario.controller or scenario.merchant).strip().casefold()
+    """Return whoever controls the merchant, else the merchant itself, in the form in which two are compared."""
+    return same_name(scenario.controller or scenario.merchant)
+
+
+def same_name(name: str) -> str:
+    """Return an organisation's name in the form in which two are compared."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
+
+
+def subjects(scenario: Scenario) -> tuple[str, ...]:
+    """Return by whom released history is kept: everybody in whose hands two answers could come together.
+
+    Names are what approvers checked; the keys stand for those who apply under another name each time.
+    """
+    names = {same_name(scenario.merchant), controller(scenario)}
+    keys = {scenario.applicant_key, scenario.recipient.identity_key}
+    named = [tagged("subject-name", name.encode()) for name in sorted(names)]
+    return tuple(digest[:16].hex() for digest in (*named, *(tagged("subject-key", key) for key in sorted(keys))))
 
 
 def owners(scenario: Scenario) -> frozenset[str]:
@@ -84,9 +103,14 @@ def check(scenario: Scenario, floors: Floors) -> None:
     Raises:
         InvalidSpec: naming the field and the bound.
     """
+    for field in ("merchant", "controller"):
+        _need(
+            _is_plain(getattr(scenario, field)), field, "must be printable, without spaces at its ends or two in a row"
+        )
     _datasets(scenario)
     _outputs(scenario, floors)
     _totals(scenario)
+    _confined(scenario)
     _need(
         0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS,
         "not_after_ms",
@@ -165,7 +189,7 @@ def _totals(scenario: Scenario) -> None:
     banded = [dimension.column for dimension in scenario.dimensions]
     # Two sets of bands over one column: rows between an edge of one and an edge of the other could be singled out.
     _need(len(set(banded)) == len(banded), "dimensions", "has two over one column")
-    if JobKind.AGGREGATE in scenario.kinds:
+    if {JobKind.AGGREGATE, JobKind.QUERY} & set(scenario.kinds):
         one_each = len(owners(scenario)) == len(scenario.datasets)
         _need(one_each, "datasets", "must be one of each owner for totals: two versions differ by a few people")
     measured = [declared.column for declared in scenario.measures]
@@ -174,6 +198,17 @@ def _totals(scenario: Scenario) -> None:
         wrong = check_range(declared)
         _need(not wrong, f"measures.{declared.column}", wrong)
         _need(declared.column in columns, f"measures.{declared.column}", "is no field of a dataset")
+
+
+def _confined(scenario: Scenario) -> None:
+    """Check what is said of a merchant's own code and statements."""
+    known = scenario.isolation in ("", *Level)
+    _need(known, "isolation", f"must be one of {', '.join(Level)}, or empty for the first")
+    runs_code = bool(confined.KINDS & set(scenario.kinds))
+    _need(runs_code or not scenario.isolation, "isolation", "is for queries and models")
+    _need(len(set(scenario.bundles)) == len(scenario.bundles), "bundles", "names one twice")
+    runs_models = JobKind.MODEL in scenario.kinds
+    _need(bool(scenario.bundles) == runs_models, "bundles", "must name one for models, and none without")
 
 
 def _outputs(scenario: Scenario, floors: Floors) -> None:
@@ -193,10 +228,24 @@ def _outputs(scenario: Scenario, floors: Floors) -> None:
         _need(0 <= rule.top_two <= 1000, f"{where}.top_two", "must be 0 to 1000 permille")
         _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
         _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
+        if rule.class_ is OutputClass.NOISY:
+            plain = not (rule.suppress or rule.top_two or rule.remainder)
+            _need(plain, where, "is noisy: suppress, top_two and remainder mean nothing there")
     _need(not idle, "outputs", "must name one of every kind")
+    is_noisy = any(rule.class_ is OutputClass.NOISY for rule in scenario.outputs)
+    _need(
+        (1 <= scenario.epsilon_milli <= MOST_EPSILON_MILLI) if is_noisy else scenario.epsilon_milli == 0,
+        "epsilon_milli",
+        f"must be 1 to {MOST_EPSILON_MILLI} with noisy outputs, and 0 without",
+    )
     gives_points = any(rule.kind is JobKind.TRAIN and rule.class_ is OutputClass.MODEL for rule in scenario.outputs)
     both = gives_points and JobKind.SCORE in scenario.kinds  # of any score the nodes exchange each side's part
     _need(not both, "outputs", "must not give out both people's scores and the other side's coefficients")
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is written as it is compared, but for capitals: nobody reads one name and signs another."""
+    return name.isprintable() and name == " ".join(unicodedata.normalize("NFKC", name).split())
 
 
 def _need(holds: bool, field: str, rule: str) -> None:

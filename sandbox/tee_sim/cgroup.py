@@ -140,7 +140,7 @@ def places() -> tuple[dict[str, Path], bool]:
         Unavailable: a controller is missing or the node may not write there.
     """
     own = _own_groups()
-    first = {name: own[name] for name in NEEDED_V1 if name in own}
+    first: dict[str, Path] = {name: own[name] for name in NEEDED_V1 if name in own}
     if len(first) == len(NEEDED_V1):
         if not all(os.access(folder, os.W_OK) for folder in first.values()):
             raise _missing("the node may not make control groups")
@@ -150,6 +150,12 @@ def places() -> tuple[dict[str, Path], bool]:
             if _delegates(folder):
                 return dict.fromkeys(NEEDED_V2, folder), True
     raise _missing("control groups for memory, processes and processor are not available to the node")
+
+
+def limit_files() -> list[str]:
+    """Return the files in which a library looks up what this process may use; there, not in its group's others."""
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us", "memory.limit_in_bytes", "cpu.max", "memory.max")
+    return sorted({str(folder / name) for folder in _own_groups().values() for name in names})
 
 
 def _delegates(folder: Path) -> bool:
@@ -176,8 +182,8 @@ def _own_groups() -> dict[str, Path]:
         fields, _, tail = line.partition(" - ")
         root, point = fields.split()[3:5]
         kind, _, options = tail.split(" ", 2)
-        names = [""] if kind == "cgroup2" else options.split(",") if kind == "cgroup" else []
-        for name in names:
+        served = [""] if kind == "cgroup2" else options.split(",") if kind == "cgroup" else []
+        for name in served:
             if name in paths and name not in found:
                 inside = os.path.relpath(paths[name], root)
                 found[name] = Path(point) if inside.startswith("..") else Path(point) / inside

@@ -15,7 +15,7 @@ import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 
@@ -33,30 +33,65 @@ _OLD: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def deliver(warden: Warden, program: Path, inputs: Mapping[str, Path | pa.Table], params: bytes) -> int:
-    """Write everything the jail reads; return how many bytes of tables."""
+    """Write everything the jail reads; return how many bytes of tables.
+
+    Raises:
+        InvalidSpec: the program or a table is not as described.
+        JobFailed: there is no room, or the node may not read what it was given.
+    """
     job = _job(program, list(inputs))
-    folder = warden.inputs
     owner = warden.identity if warden.level is Level.UNPRIVILEGED else None
-    with kernel.acting_on_files_as(*owner) if owner else contextlib.nullcontext():
-        _put(folder, "job.json", json.dumps(job).encode())
-        _put(folder, "params", params)
-        _copy_program(program, _new_folder(folder, "program"))
-        tables = _new_folder(folder, "tables")
-        size = 0
-        for number, table in enumerate(inputs.values()):
-            handle = _new_file(tables, f"{number}.arrow")
-            if isinstance(table, Path):
-                _copy(table, handle)
-            else:
-                with (
-                    os.fdopen(os.dup(handle), "wb", buffering=0) as file,
-                    pa.ipc.new_file(file, table.schema) as writer,
-                ):
-                    writer.write_table(table)
-            size += os.fstat(handle).st_size
-            os.close(handle)
-        os.close(tables)
-    return size
+    try:
+        with contextlib.ExitStack() as handles:
+            folder = _Folder(warden.inputs, owner, handles)
+            folder.put("job.json", json.dumps(job).encode())
+            folder.put("params", params)
+            _copy_program(program, folder.inner("program"))
+            tables = folder.inner("tables")
+            return sum(_put_table(tables, f"{number}.arrow", table) for number, table in enumerate(inputs.values()))
+    except OSError as error:
+        raise JobFailed(f"the job could not be put into the jail: {error.strerror}", stage="jail") from error
+
+
+class _Folder:
+    """A folder of the jail's that the node writes, as the user whom its file system belongs to."""
+
+    def __init__(self, handle: int, owner: tuple[int, int] | None, handles: contextlib.ExitStack) -> None:
+        self._handle, self._owner, self._handles = handle, owner, handles
+
+    def inner(self, name: str) -> _Folder:
+        with self._as_owner():
+            os.mkdir(name, 0o755, dir_fd=self._handle)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            handle = os.open(name, flags, dir_fd=self._handle)
+            self._handles.callback(os.close, handle)
+            os.fchmod(handle, 0o755)  # whatever the umask: the jail has another uid
+        return _Folder(handle, self._owner, self._handles)
+
+    def new(self, name: str) -> BinaryIO:
+        with self._as_owner():
+            handle = os.open(name, _NEW, 0o644, dir_fd=self._handle)
+            os.fchmod(handle, 0o644)
+        return os.fdopen(handle, "wb")
+
+    def put(self, name: str, content: bytes) -> None:
+        with self.new(name) as file:
+            file.write(content)
+
+    def _as_owner(self) -> contextlib.AbstractContextManager[None]:
+        return kernel.acting_on_files_as(*self._owner) if self._owner else contextlib.nullcontext()
+
+
+def _put_table(folder: _Folder, name: str, table: Path | pa.Table) -> int:
+    """Write a table, or copy the file it is in; return its size there."""
+    with folder.new(name) as file:
+        if isinstance(table, Path):
+            _copy(table, file)
+        else:
+            with pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+            file.flush()
+        return os.fstat(file.fileno()).st_size
 
 
 def collect(folder: int, limits: Limits) -> dict[str, bytes]:
@@ -87,13 +122,18 @@ def _take(folder: int, name: str, most: int) -> bytes:
         handle = os.open(name, _OLD, dir_fd=folder)
     except OSError as error:  # a link
         raise JobFailed("an output is not a plain file", stage="jail") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         state = os.fstat(handle)
         if not stat.S_ISREG(state.st_mode) or state.st_nlink != 1:
             raise JobFailed("an output is not a plain file", stage="jail")
         if state.st_size > most:
             raise JobFailed("the outputs are too large", stage="jail")
-        return file.read(most)
+        parts = []
+        while part := os.read(handle, 1 << 24):
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        os.close(handle)
 
 
 def _job(program: Path, tables: list[str]) -> dict[str, Any]:
@@ -106,7 +146,7 @@ def _job(program: Path, tables: list[str]) -> dict[str, Any]:
     return {**job, "tables": tables}
 
 
-def _copy_program(program: Path, target: int) -> None:
+def _copy_program(program: Path, target: _Folder) -> None:
     """Copy a folder of plain files."""
     count = size = 0
     targets = {".": target}
@@ -116,7 +156,7 @@ def _copy_program(program: Path, target: int) -> None:
         for name in folders:
             if stat.S_ISLNK(os.stat(name, dir_fd=here, follow_symlinks=False).st_mode):
                 raise InvalidSpec("a program may not contain links")
-            targets[os.path.normpath(os.path.join(inside, name))] = _new_folder(into, name)
+            targets[os.path.normpath(os.path.join(inside, name))] = into.inner(name)
         for name in files:
             count += 1
             state = os.stat(name, dir_fd=here, follow_symlinks=False)
@@ -125,15 +165,15 @@ def _copy_program(program: Path, target: int) -> None:
                 raise InvalidSpec("a program may contain plain files only")
             if count > _MOST_FILES or size > _MOST_BYTES:
                 raise InvalidSpec("a program is too large")
-            handle = _new_file(into, name)
             source = os.open(name, _OLD, dir_fd=here)
-            _send(source, handle)
-            os.close(source)
-            os.close(handle)
-        os.close(into)
+            try:
+                with into.new(name) as file:
+                    _send(source, file)
+            finally:
+                os.close(source)
 
 
-def _copy(path: Path, target: int) -> None:
+def _copy(path: Path, target: BinaryIO) -> None:
     try:
         source = os.open(path, _OLD)
     except OSError as error:
@@ -146,24 +186,6 @@ def _copy(path: Path, target: int) -> None:
         os.close(source)
 
 
-def _send(source: int, target: int) -> None:
-    while os.sendfile(target, source, None, 1 << 30):
+def _send(source: int, target: BinaryIO) -> None:
+    while os.sendfile(target.fileno(), source, None, 1 << 30):
         continue
-
-
-def _put(folder: int, name: str, content: bytes) -> None:
-    with os.fdopen(_new_file(folder, name), "wb") as file:
-        file.write(content)
-
-
-def _new_file(folder: int, name: str) -> int:
-    handle = os.open(name, _NEW, 0o644, dir_fd=folder)
-    os.fchmod(handle, 0o644)  # whatever the umask: the jail has another uid
-    return handle
-
-
-def _new_folder(folder: int, name: str) -> int:
-    os.mkdir(name, 0o755, dir_fd=folder)
-    handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
-    os.fchmod(handle, 0o755)
-    return handle

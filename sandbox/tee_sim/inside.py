@@ -89,9 +89,10 @@ def run_python(job: dict[str, Any], tables: dict[str, Any], params: dict[str, An
 def run_onnx(job: dict[str, Any], tables: dict[str, Any], params: dict[str, Any]) -> Any:
     """Score one table with an ONNX model."""
     import numpy
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
     import pyarrow
 
+    onnxruntime.disable_telemetry_events()
     mapping = job["mapping"]
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = job["cores"]
@@ -134,11 +135,9 @@ def run_sql(job: dict[str, Any], tables: dict[str, Any], params: dict[str, Any])
     """Answer one statement with DuckDB, which can reach nothing but the tables."""
     import duckdb
 
-    config = {
+    config: dict[str, Any] = {
         "threads": str(job["cores"]),
         "memory_limit": f"{max(32, job['memory_mib'] * 6 // 10)}MiB",
-        "temp_directory": "",
-        "enable_external_access": "false",
         "python_enable_replacements": "false",
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
@@ -146,7 +145,8 @@ def run_sql(job: dict[str, Any], tables: dict[str, Any], params: dict[str, Any])
     with duckdb.connect(":memory:", config=config) as connection:
         for name, table in tables.items():
             connection.register(name, table)
-        connection.execute("SET lock_configuration = true")
+        for setting in ("temp_directory = ''", "enable_external_access = false", "lock_configuration = true"):
+            connection.execute(f"SET {setting}")
         return {"result": connection.execute(job["sql"]).to_arrow_table()}
 
 

@@ -18,6 +18,7 @@ Not here: which level to use (``probes``), how it is built (``warden``, ``stage`
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,10 +27,10 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, WrongState
+from sandbox.errors import Cancelled, DeadlinePassed, JobFailed, SandboxError, WrongState
 from sandbox.tee_sim.delivery import collect, deliver
-from sandbox.tee_sim.levels import Level, Limits, Outcome, Reason, ended
 from sandbox.tee_sim.launch import Start, launch
+from sandbox.tee_sim.levels import Level, Limits, Outcome, Reason, ended
 from sandbox.tee_sim.link import Warden
 from sandbox.tee_sim.watch import Watch
 
@@ -39,6 +40,7 @@ _LOOK_S = 0.02
 _WATCH_S = 0.05
 _READY_S = 60.0
 _END_S = 30.0
+_KINDS: Mapping[Reason, type[DeadlinePassed | Cancelled]] = {Reason.TIME: DeadlinePassed, Reason.STOPPED: Cancelled}
 
 
 class Jail:
@@ -108,9 +110,9 @@ class Jail:
             raise WrongState("this jail has been used")
         self.wait_ready(stop)
         self._used = True
-        began = time.monotonic()
         size = deliver(self._warden, program, inputs, params)
         watch = Watch(self._warden, self._limits, size)
+        began = time.monotonic()
         self._warden.go()
         cause = self._follow(watch, began + self._limits.wall_s, stop)
         if cause is not None:
@@ -121,8 +123,7 @@ class Jail:
         if cause is None and status != 0:
             cause = self._cause(watch, status)
         if cause is not None:
-            kind = {Reason.TIME: DeadlinePassed, Reason.STOPPED: Cancelled}.get(cause, JobFailed)
-            raise ended(kind, cause, log)
+            raise ended(_KINDS.get(cause, JobFailed), cause, log)
         try:
             tables = collect(self._warden.outputs, self._limits)
         except JobFailed as error:
@@ -135,7 +136,8 @@ class Jail:
         if not self._closed:
             self._closed = True
             self._warden.close()
-            self._given_back()
+            with contextlib.suppress(SandboxError):  # no other jail just now: whoever takes the next will be told
+                self._given_back()
 
     def _follow(self, watch: Watch, end: float, stop: threading.Event) -> Reason | None:
         """Wait for the end; return why the run has to be ended from outside, if so."""

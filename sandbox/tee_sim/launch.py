@@ -14,18 +14,20 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sandbox.errors import Unavailable
+from sandbox.errors import JobFailed, Unavailable
 from sandbox.tee_sim import cgroup, inside, landlock, leases, processes, runtime, seccomp, warden
 from sandbox.tee_sim.levels import Level, Limits
 from sandbox.tee_sim.link import HINTS, Warden
 
 _EXTRA_PROCESSES: Final = 4  # bubblewrap's own
 _BUBBLEWRAP: Final = "/usr/bin:/usr/local/bin:/bin"
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """How a node starts its jails."""
@@ -45,14 +47,17 @@ def launch(start: Start, limits: Limits) -> Warden:
     """
     root = os.geteuid() == 0
     if start.level is Level.CONFINED and not root:
-        raise Unavailable("confined, but not root", tell="the level `confined` needs root", hint="configure the level "
-                          "`unprivileged`, or run the node as root")
+        raise Unavailable(
+            "confined, but not root",
+            tell="the level `confined` needs root",
+            hint="configure the level `unprivileged`, or run the node as root",
+        )
     wrapper = shutil.which("bwrap", path=_BUBBLEWRAP) if start.level is not Level.NARROWED else ""
     if wrapper is None:
         tell, hint = HINTS["bubblewrap"]
         raise Unavailable("bwrap is not installed", tell=tell, hint=hint)
     seen = runtime.visible(readable_by_others=root and start.level is not Level.CONFINED)
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo, _no_raw_errors():
         folder = leases.make_folder(start.scratch)
         undo.callback(shutil.rmtree, folder.path, ignore_errors=True)
         handles = [folder.lock]
@@ -62,6 +67,7 @@ def launch(start: Start, limits: Limits) -> Warden:
             uid, lock = leases.take_uid(start.uids, start.uid_locks)
             handles.append(lock)
             identity = (uid, uid)
+            (folder.path / "uid").write_text(str(uid))
         order = _order(start, limits, seen, folder.path, identity, wrapper)
         group = None
         if start.level is Level.CONFINED:
@@ -88,7 +94,7 @@ def _spawn(order: dict[str, Any], kept: list[int], folder: leases.Folder) -> War
             [sys.executable, "-I", "-S", warden.__file__, str(theirs.fileno()), _commas(given), _commas(kept)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=None,
+            stderr=subprocess.DEVNULL,
             env={"LC_ALL": "C.UTF-8"},
             cwd="/",
             pass_fds=(theirs.fileno(), *given, *kept),
@@ -118,6 +124,7 @@ def _order(
     program = "/runtime/bin/python" if not narrowed else str(seen.interpreter)
     site = "/runtime/site" if not narrowed else str(folder / "site")
     script = "/runtime/inside.py" if not narrowed else str(folder / "inside.py")
+    numbers, preload = (str(limits.cores), str(limits.memory_mib)), ",".join(start.preload)
     order: dict[str, Any] = {
         "level": start.level.value,
         "limits": asdict(limits),
@@ -131,8 +138,7 @@ def _order(
         "library": library,
         "system": [str(path) for path in seen.system],
         "environment": _environment(home, tmp, limits.cores),
-        "command": [program, "-S", "-s", "-P", "-B", script, f"{place}/in", f"{place}/out", site]
-        + [str(limits.cores), str(limits.memory_mib), ",".join(start.preload)],
+        "command": [program, "-S", "-s", "-P", "-B", script, f"{place}/in", f"{place}/out", site, *numbers, preload],
     }
     if narrowed:
         order["rules"] = _narrow(seen, folder, identity)
@@ -184,7 +190,17 @@ def _narrow(seen: runtime.Runtime, folder: Path, identity: tuple[int, int] | Non
     rules += [(str(folder / name), landlock.WORK) for name in ("out", "tmp")]
     rules += [(path, landlock.DEVICE) for path in ("/dev/null", "/dev/zero", "/dev/full")]
     rules += [(path, landlock.FACTS) for path in ("/dev/urandom", "/dev/random", "/proc/cpuinfo", "/proc/meminfo")]
+    # DuckDB ends the process if these are there and may not be read.
+    rules += [(path, landlock.FACTS) for path in ("/proc/self/cgroup", *cgroup.limit_files())]
     return rules
+
+
+@contextlib.contextmanager
+def _no_raw_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise JobFailed(f"a jail could not be started: {error.strerror}", stage="jail") from error
 
 
 def _commas(numbers: Iterable[int]) -> str:

@@ -2,6 +2,7 @@
 
     <scratch>/jail-<token>/     lock    held by the jail's warden for as long as it lives
                                 groups  the control groups, one a line, for whoever has to clean up
+                                uid     its uid, if it has one of its own
     <uids>/<n>                  a lock for each uid in use, common to all nodes of the machine
 
 Errors:   ``Unavailable`` if no uid is free, or the folder is in reach of others.
@@ -15,6 +16,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import stat
 import time
 from dataclasses import dataclass
@@ -41,14 +43,13 @@ class Folder:
 
 def make_folder(scratch: Path) -> Folder:
     """Make and lock a fresh folder below ``scratch``."""
-    scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
-    state = scratch.stat()
+    try:
+        scratch.mkdir(mode=0o711, parents=True, exist_ok=True)
+        state = scratch.stat()
+    except OSError as error:
+        raise _not_ours(f"the scratch directory cannot be made: {error.strerror}") from error
     if state.st_uid != os.geteuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise Unavailable(
-            "the scratch directory of the jail can be written by others",
-            tell="the scratch directory of this node is not its own",
-            hint="give the node a directory that belongs to it and that nobody else can write",
-        )
+        raise _not_ours("the scratch directory can be written by others")
     token = secrets.token_hex(8)
     path = scratch / f"{_PREFIX}{token}"
     path.mkdir(mode=0o700)
@@ -84,7 +85,7 @@ def take_uid(uids: range = UIDS, locks: Path = UID_LOCKS) -> tuple[int, int]:
     )
 
 
-def sweep(scratch: Path) -> int:
+def sweep(scratch: Path, locks: Path = UID_LOCKS) -> int:
     """Remove what dead jails left: processes, control groups, folders; return how many there were."""
     dead = 0
     with contextlib.suppress(FileNotFoundError):
@@ -93,6 +94,7 @@ def sweep(scratch: Path) -> int:
                 continue
             dead += 1
             _sweep_groups(path)
+            _sweep_uid(path, locks)
             shutil.rmtree(path, ignore_errors=True)
     return dead
 
@@ -126,9 +128,39 @@ def _sweep_groups(path: Path) -> None:
             group.remove()
 
 
-def _uids_in_use() -> set[int]:
-    found: set[int] = set()
+def _sweep_uid(path: Path, locks: Path) -> None:
+    """End what still runs under the uid of a dead jail, unless another jail has it by now."""
+    try:
+        uid = int((path / "uid").read_text(encoding="ascii"))
+        handle = os.open(locks / str(uid), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (OSError, ValueError):
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while uid in (in_use := _uids_in_use()):
+            for process in in_use[uid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+            time.sleep(0.005)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _not_ours(detail: str) -> Unavailable:
+    return Unavailable(
+        detail,
+        tell="the scratch directory of this node is not its own",
+        hint="give the node a directory that belongs to it and that nobody else can write",
+    )
+
+
+def _uids_in_use() -> dict[int, list[int]]:
+    """Return the processes of each user, but for those that are dead and wait to be collected."""
+    found: dict[int, list[int]] = {}
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            found.add(os.stat(f"/proc/{process}").st_uid)
+            if Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z":
+                found.setdefault(os.stat(f"/proc/{process}").st_uid, []).append(int(process))
     return found

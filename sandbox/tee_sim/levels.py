@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
-from sandbox.errors import Cancelled, DeadlinePassed, InvalidSpec, JobFailed, SandboxError
+from sandbox.errors import InvalidSpec, SandboxError
 
-Failure = TypeVar("Failure", JobFailed, DeadlinePassed, Cancelled)
+Failure = TypeVar("Failure", bound=SandboxError)
 
 
 class Level(enum.StrEnum):

@@ -182,7 +182,10 @@ class Warden:
         self._tail = tail[len(tail) - keep :] if len(tail) > keep else tail
 
     def _read_control(self) -> None:
-        part, handles, _, _ = socket.recv_fds(self._control, 65536, 3)
+        try:
+            part, handles, _, _ = socket.recv_fds(self._control, 65536, 3)
+        except ConnectionError:  # it died with something of ours unread
+            part, handles = b"", []
         self._folders += handles
         if not part:
             self._messages.append({"failed": "warden", "errno": 0})

@@ -48,7 +48,11 @@ class Pool:
         self._lock = threading.Lock()
         self._warm: list[Jail] = []
         self._is_closed = False
-        self.fill()
+        try:
+            self.fill()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Pool:
         return self
@@ -62,6 +66,12 @@ class Pool:
     def level(self) -> Level:
         """What stands around every jail of this pool."""
         return self._start.level
+
+    @property
+    def waiting(self) -> tuple[Jail, ...]:
+        """The jails that wait for a job, ready or getting so."""
+        with self._lock:
+            return tuple(self._warm)
 
     def fill(self) -> None:
         """Start what is missing; returns at once."""

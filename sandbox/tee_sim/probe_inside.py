@@ -73,7 +73,7 @@ def run(tables: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 
     if params.get("mib"):
         taken = bytearray(params["mib"] << 20)
-        taken[:: 4096] = b"x" * len(taken[:: 4096])
+        taken[::4096] = b"x" * len(taken[::4096])
         time.sleep(1.0)  # for a watcher to see it
         return {"held": pyarrow.table({"probe": ["memory"], "held": [False]})}
     found = {

@@ -79,7 +79,7 @@ def _judge(level: Level) -> SandboxError | None:
 
 
 def _probe(level: Level, folder: Path) -> None:
-    folder.chmod(0o711)  # noqa: S103 - other uids pass through to the jail's folder, and see nothing
+    folder.chmod(0o711)  # other uids pass through to the jail's folder, and see nothing
     marker = folder / "marker"
     marker.write_text("readable to everybody who gets here")
     marker.chmod(0o644)

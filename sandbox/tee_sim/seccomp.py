@@ -7,7 +7,8 @@ Source:   classic BPF as in linux/filter.h and seccomp(2); numbers from the kern
           one (aarch64). The tests compare them with libseccomp's and interpret the program.
 Security: no sockets of any family, no tracing, no namespaces (also not through the flags of clone, and clone3 does
           not exist), no keys, bpf, io_uring, mounts, identities, sessions, limits of others, ownership and modes of
-          files, executable memory files. What an attribute of a file handle allows is Landlock's and the mounts'.
+          files, executable memory files, locks on files (jails share some: they would be a channel between them).
+          What a file handle allows is Landlock's and the mounts'.
 Errors:   ``Unavailable`` on an architecture without a table.
 """
 
@@ -32,7 +33,7 @@ _ALLOWED: Final = """
     chdir 80 49, fchdir 81 50, rename 82 -, renameat 264 38, renameat2 316 276, mkdir 83 -, mkdirat 258 34,
     rmdir 84 -, unlink 87 -, unlinkat 263 35, link 86 -, linkat 265 37, symlink 88 -, symlinkat 266 36,
     truncate 76 45, ftruncate 77 46, fallocate 285 47, fsync 74 82, fdatasync 75 83, fadvise64 221 223,
-    statfs 137 43, fstatfs 138 44, flock 73 32, fcntl 72 25, dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -,
+    statfs 137 43, fstatfs 138 44, fcntl 72 25, dup 32 23, dup2 33 -, dup3 292 24, pipe 22 -,
     pipe2 293 59, umask 95 166, copy_file_range 326 285, sendfile 40 71, getxattr 191 8, lgetxattr 192 9,
     fgetxattr 193 10, listxattr 194 11, llistxattr 195 12, flistxattr 196 13,
     poll 7 -, ppoll 271 73, select 23 -, pselect6 270 72, epoll_create 213 -, epoll_create1 291 20,

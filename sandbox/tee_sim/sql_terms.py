@@ -21,7 +21,10 @@ from sandbox.model import Dimension, MeasureRange
 
 @dataclass(frozen=True, slots=True)
 class TableGrant:
-    """One table a statement may read. Keys say who a row is about and are never missing; types may come later."""
+    """One table a statement may read. Keys say who a row is about and are never missing; types may come later.
+
+    A key is not read where nothing depends on it: a table alone, in which nobody has two rows, can come without.
+    """
 
     name: str
     columns: Mapping[str, pa.DataType | None]  # the granted ones; the key need not be among them

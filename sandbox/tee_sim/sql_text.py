@@ -36,6 +36,7 @@ _ALLOWED: Final = _NAMES | {
 }
 
 FUNCTIONS: Final = ", ".join(function.upper() for function in Function)
+_NO_FUNCTION = f"this function is not allowed; there are {FUNCTIONS}"
 _ARITHMETIC = "arithmetic is not allowed, not even with constants: a function is given one measure"
 _ONE_SELECT = "only one SELECT is allowed, and nothing beside it"
 _ONLY_EQUAL = "conditions are dimension = 'level' or dimension IN ('level', ...), joined with AND"
@@ -109,13 +110,15 @@ def parse(text: str) -> exp.Select:
     """
     _check_length(text)
     words = _words(text)
-    _check_between(text, words)
-    depth = 0
+    at = depth = 0
     for number, word in enumerate(words):
+        _check_gap(text, at, word.start)
         _check_word(text, words, number, word)
+        at = word.end + 1
         depth += (word.token_type is _T.L_PAREN) - (word.token_type is _T.R_PAREN)
         if depth > MOST_DEPTH:
             raise refuse(text, word.start, f"brackets are more than {MOST_DEPTH} deep")
+    _check_gap(text, at, len(text))
     at, trees = 0, []
     try:
         trees = Dialect.get_or_raise(_DIALECT).parse(text)
@@ -157,18 +160,8 @@ def _words(text: str) -> list[Token]:
     return words
 
 
-def _check_between(text: str, words: Sequence[Token]) -> None:
-    """Check that there are plain blanks and comments between words, and plain characters in what is not quoted."""
-    at = 0
-    for word in words:
-        _check_gap(text, at, word.start)
-        if word.token_type not in (_T.STRING, _T.IDENTIFIER):
-            _check_plain(text, word.start, word.end + 1)
-        at = word.end + 1
-    _check_gap(text, at, len(text))
-
-
 def _check_gap(text: str, begin: int, end: int) -> None:
+    """Check that there are plain blanks and comments between two words."""
     found = _BETWEEN.match(text, begin, end)
     at = found.end() if found else begin
     if at < end:
@@ -188,12 +181,16 @@ def _check_plain(text: str, begin: int, end: int) -> None:
 
 def _check_word(text: str, words: Sequence[Token], number: int, word: Token) -> None:
     kind, at = word.token_type, word.start
+    if kind not in (_T.STRING, _T.IDENTIFIER):
+        _check_plain(text, at, word.end + 1)
     before = words[number - 1].token_type if number else None
     is_called = number + 1 < len(words) and words[number + 1].token_type is _T.L_PAREN
     if kind is _T.SELECT and number:
         raise refuse(text, at, "a SELECT inside another, or a second one, is not allowed")
     if number == 0 and kind is not _T.SELECT and kind not in _REASONS:
         raise refuse(text, at, _ONE_SELECT)
+    if kind not in _ALLOWED and kind not in _REASONS and is_called:
+        raise refuse(text, at, _NO_PLACE if before in (_T.FROM, _T.JOIN) else _NO_FUNCTION)
     if kind not in _ALLOWED:
         why = f"{word.text!r} is not allowed here" if len(word.text) <= 64 else "this is not allowed here"
         if word.text.isidentifier():
@@ -202,7 +199,9 @@ def _check_word(text: str, words: Sequence[Token], number: int, word: Token) -> 
     if kind in _NAMES and is_called:
         _check_called(text, word, before)
     if kind is _T.LEFT and is_called:
-        raise refuse(text, at, f"this function is not allowed; there are {FUNCTIONS}")
+        raise refuse(text, at, _NO_FUNCTION)
+    if kind is _T.STAR and before not in (_T.L_PAREN, _T.SELECT, _T.COMMA, _T.DOT):
+        raise refuse(text, at, _ARITHMETIC)
     if kind is _T.STRING and before not in (_T.EQ, _T.L_PAREN, _T.COMMA):
         raise refuse(text, at, "a text in single quotes can only be a level of a dimension, after = or IN")
 
@@ -214,7 +213,7 @@ def _check_called(text: str, word: Token, before: TokenType | None) -> None:
     if before in (_T.FROM, _T.JOIN):
         raise refuse(text, word.start, _NO_PLACE)
     if before is _T.DOT or word.token_type is not _T.VAR or name not in set(Function):
-        raise refuse(text, word.start, f"this function is not allowed; there are {FUNCTIONS}")
+        raise refuse(text, word.start, _NO_FUNCTION)
 
 
 def _place(text: str, error: Exception) -> int:

@@ -51,6 +51,7 @@ _TELLING: Final[Mapping[Function, str]] = {
 }
 _FRACTION: Final = re.compile(r"0?\.[0-9]{1,6}")
 _NAME: Final = re.compile(r"[^\W\d]\w{0,62}")
+_ONE_MEASURE: Final = "a function is given one measure, by its name and nothing else"
 _ONLY_EQUAL: Final = "conditions are dimension = 'level' or dimension IN ('level', ...), joined with AND"
 
 
@@ -75,7 +76,9 @@ def read(
     if rows > MOST_GROUPS or rows * len(numbers) > MOST_CELLS:
         why = f"the result would have {rows} groups; at most {MOST_GROUPS} are allowed, with {MOST_CELLS} numbers"
         raise refuse(text, place(tree), why)
-    return Statement(scope.tables, groups, picked, margins, numbers)
+    statement = Statement(scope.tables, groups, picked, margins, numbers)
+    _check_names(statement)
+    return statement
 
 
 def _groups(scope: Scope, tree: exp.Select, known: Mapping[str, Grouping]) -> tuple[tuple[Axis, ...], Margins]:
@@ -160,10 +163,12 @@ def _numbers(
         why = f"a statement asks for 1 to {MOST_NUMBERS} numbers ({FUNCTIONS}), after its groups"
         raise refuse(scope.text, place(tree), why)
     names = [name.lower() for name in (*(axis.name for axis in groups), *(number.name for number in numbers))]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise refuse(scope.text, place(tree), f"two columns of the result are called {twice!r}: name one with AS")
-    _refuse_telling(scope, tree, numbers)
+    for at, name in enumerate(names):
+        if name in names[:at]:
+            raise refuse(
+                scope.text, place(items[at]), f"two columns of the result are called {name!r}: name one with AS"
+            )
+    _refuse_telling(scope, items[len(groups) :], numbers)
     return numbers
 
 
@@ -175,6 +180,8 @@ def _number(scope: Scope, item: exp.Expr, ranges: Mapping[str, MeasureRange]) ->
     if function is None:
         why = f"only groups and functions of measures can be selected; the functions are {FUNCTIONS}"
         raise refuse(scope.text, place(item), why)
+    if not isinstance(call.this, exp.Expr):
+        raise refuse(scope.text, place(item), _ONE_MEASURE)
     if isinstance(call.this, exp.Star) and function is Function.COUNT:
         return Number(_name(scope, item, "count"), function, None)
     measured = _measured(scope, call.this, ranges)
@@ -186,7 +193,7 @@ def _number(scope: Scope, item: exp.Expr, ranges: Mapping[str, MeasureRange]) ->
 
 def _measured(scope: Scope, word: exp.Expr, ranges: Mapping[str, MeasureRange]) -> Measured:
     if not isinstance(word, exp.Column) or not isinstance(word.this, exp.Identifier):
-        raise refuse(scope.text, place(word), "a function is given one measure, by its name and nothing else")
+        raise refuse(scope.text, place(word), _ONE_MEASURE)
     declared = named(word.this, ranges)
     if declared is None:
         raise refuse(scope.text, place(word), f"the scenario has no measure {word.name!r}: no range is declared for it")
@@ -214,19 +221,18 @@ def _name(scope: Scope, item: exp.Expr, default: str) -> str:
     return name
 
 
-def _refuse_telling(scope: Scope, tree: exp.Select, numbers: Sequence[Number]) -> None:
-    asked: dict[Measured, set[str]] = {}
+def _refuse_telling(scope: Scope, items: Sequence[exp.Expr], numbers: Sequence[Number]) -> None:
+    telling: dict[Measured, str] = {}
     seen = set()
-    for number in numbers:
+    for item, number in zip(items, numbers, strict=True):
         if (number.function, number.measured, number.fraction) in seen:
-            raise refuse(scope.text, place(tree), f"{number.name!r} is asked for twice")
+            raise refuse(scope.text, place(item), "the same number is asked for twice")
         seen.add((number.function, number.measured, number.fraction))
         if number.measured is not None and number.function in _TELLING:
-            asked.setdefault(number.measured, set()).add(_TELLING[number.function])
-    for measured, telling in asked.items():
-        if len(telling) > 1:
-            why = f"two of sum, mean and variance of {measured.range.column!r} would tell the exact number of rows"
-            raise refuse(scope.text, place(tree), why, "ask for one of them")
+            what = _TELLING[number.function]
+            if telling.setdefault(number.measured, what) != what:
+                why = f"two of sum, mean and variance of {number.measured.range.column!r} would tell"
+                raise refuse(scope.text, place(item), f"{why} the exact number of rows", "ask for one of them")
 
 
 def _check_order(scope: Scope, tree: exp.Select, groups: Sequence[Axis]) -> None:
@@ -253,13 +259,13 @@ def _no_dimension(word: exp.Expr, rule: str, known: Mapping[str, Grouping]) -> s
     return rule
 
 
-def check_terms(tables: Sequence[TableGrant], dimensions: Sequence[Grouping]) -> None:
-    """Refuse terms that no statement could be written in.
-
-    Raises:
-        InvalidSpec: a name is empty or cannot be quoted, or a table has no key.
-    """
-    names = [*(table.name for table in tables), *(one.dimension.name for one in dimensions)]
-    names += [column for table in tables for column in (*table.columns, *table.key)]
-    if any(not name or "\0" in name for name in names) or any(not table.key for table in tables):
-        raise InvalidSpec(tell="a table, column or dimension has no name that a statement can use, or a table no key")
+def _check_names(statement: Statement) -> None:
+    """Refuse what DuckDB would take for something else: to it, capital letters make no difference."""
+    listed = [tuple(statement.used), *statement.used.values()]
+    for names in listed:
+        if len({name.lower() for name in names}) != len(names):
+            raise InvalidSpec(tell="two names that this statement needs differ in nothing but capital letters")
+    written = [*(name for names in listed for name in names), *(axis.name for axis in statement.groups)]
+    written += [level for axis in statement.axes for level in axis.grouping.levels]
+    if not all(written) or any("\0" in name for name in written):
+        raise InvalidSpec(tell="a name or a level that this statement needs is empty, or holds a character of no text")

@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Any, Final
 
 from sandbox.tee_sim import kernel
-from sandbox.tee_sim.kernel import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, RDONLY, REC, REMOUNT
+from sandbox.tee_sim.kernel import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, RDONLY, REC
 
 STAGE: Final = "/tmp"  # noqa: S108 - a mount of our own over it, in a mount namespace of our own
 NOBODY: Final = "65534"
@@ -62,7 +61,7 @@ def build(order: dict[str, Any]) -> list[int]:
     for name in ("in", "work", "runtime"):
         os.mkdir(f"{STAGE}/{name}", 0o755)
         os.chmod(f"{STAGE}/{name}", 0o755)  # noqa: S103 - whatever the umask: the jail has another uid
-    _memory(f"{STAGE}/in", "size=75%,mode=0755")
+    _memory(f"{STAGE}/in", "size=75%,mode=0755", huge=True)
     _memory(f"{STAGE}/work", f"size={limits['disk_mib']}m,nr_inodes={limits['files'] + 4},mode=0755", NOEXEC)
     for name in ("out", "tmp", "shm"):
         os.mkdir(f"{STAGE}/work/{name}", 0o700)
@@ -80,12 +79,21 @@ def build(order: dict[str, Any]) -> list[int]:
     return [os.open(f"{STAGE}/{name}", os.O_RDONLY | os.O_DIRECTORY) for name in ("in", "work/out", "work")]
 
 
-def _memory(target: str, data: str, flags: int = 0) -> None:
-    """Mount a file system in memory; one that is never swapped out, where the kernel lets us say so."""
-    try:
-        kernel.mount("tmpfs", target, "tmpfs", NOSUID | NODEV | flags, f"{data},noswap")
-    except OSError:
-        kernel.mount("tmpfs", target, "tmpfs", NOSUID | NODEV | flags, data)
+def _memory(target: str, data: str, flags: int = 0, *, huge: bool = False) -> None:
+    """Mount a file system in memory; one that is never swapped out, where the kernel lets us say so.
+
+    Args:
+        huge: it will hold large files, which large pages make twice as fast to write.
+    """
+    wishes = [",noswap,huge=within_size", ",huge=within_size"] if huge else []
+    for wish in (*wishes, ",noswap", ""):
+        try:
+            kernel.mount("tmpfs", target, "tmpfs", NOSUID | NODEV | flags, data + wish)
+        except OSError:
+            if not wish:
+                raise
+        else:
+            return
 
 
 def _show(source: int, target: str) -> None:

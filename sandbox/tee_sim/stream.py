@@ -2,9 +2,9 @@
 
 Source:    the IPC streaming format of Apache Arrow, columnar format 1.x.
 Security:  read message by message and never as a whole. Only a schema and then record batches are taken: no
-           dictionaries, no compression (a few bytes could stand for gigabytes), no types but plain ones. The schema is
-           judged before any batch is read, the number of rows before any is looked at, and what was read is validated
-           in full, so that no later code meets offsets outside their buffers. Metadata is dropped.
+           dictionaries, no compression, no views (a few bytes could stand for gigabytes), no types but plain ones. The
+           schema is judged before any batch is read, the number of rows before any is looked at, and what was read is
+           validated in full, so that no later code meets offsets outside their buffers. Metadata is dropped.
 Errors:    ``IntegrityFailed`` without any text from inside the stream.
 Not here:  whether the columns are the declared ones (``outputs``).
 """
@@ -12,6 +12,7 @@ Not here:  whether the columns are the declared ones (``outputs``).
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from pyarrow import types
 from sandbox.errors import IntegrityFailed
 
 MOST_BATCHES: Final = 65536
+MOST_COLUMNS: Final = 1024
 _RECORD_BATCH_COMPRESSION: Final = 3  # the field's number in the RecordBatch table of Arrow's Message.fbs
 _MESSAGE_HEADER: Final = 2  # the field's number in the Message table
 _PLAIN = (
@@ -30,7 +32,6 @@ _PLAIN = (
     types.is_date,
     types.is_string,
     types.is_large_string,
-    types.is_string_view,
 )
 
 
@@ -43,24 +44,31 @@ def write_stream(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_stream(data: bytes, most_rows: int = 1 << 40) -> pa.Table:
+def read_stream(data: bytes, most_rows: int = 1 << 40, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the table in a stream.
 
+    Args:
+        data: the stream.
+        most_rows: how many rows it may have.
+        columns: which columns it has to have, in whatever order; by default, any.
+
     Raises:
-        IntegrityFailed: it is malformed, compressed, nested, or has more rows.
+        IntegrityFailed: it is malformed, compressed, nested, or has other columns or more rows.
     """
     try:
-        return _read(data, most_rows)
+        return _read(data, most_rows, columns)
     except (pa.ArrowException, OSError, ValueError, struct.error, OverflowError):
         raise IntegrityFailed("a table is not a well-formed Arrow stream") from None
 
 
-def _read(data: bytes, most_rows: int) -> pa.Table:
+def _read(data: bytes, most_rows: int, columns: Sequence[str] | None) -> pa.Table:
     messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data))
     first = next(messages, None)
     if first is None or first.type != "schema":
         raise IntegrityFailed("a table's stream does not begin with a schema")
     schema = pa.ipc.read_schema(first)
+    if len(schema) > MOST_COLUMNS or (columns is not None and sorted(schema.names) != sorted(columns)):
+        raise IntegrityFailed("the columns of a table are not exactly the declared ones")
     if not all(any(test(field.type) for test in _PLAIN) for field in schema):
         raise IntegrityFailed("a table has a column of a nested or encoded type")
     # Names are decoded when they are asked for: here, where one that is no text is still our error.

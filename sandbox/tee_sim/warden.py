@@ -85,7 +85,7 @@ def _become(identity: list[int] | None) -> None:
     kernel.be_readable()
 
 
-def _enter(order: dict[str, Any], streams: list[int], trouble: int) -> None:
+def _enter(order: dict[str, Any], streams: list[int], trouble: int, warden: int) -> None:
     """Turn this fresh child into the jail; does not return."""
     try:
         _Step.name = "control group"
@@ -101,6 +101,8 @@ def _enter(order: dict[str, Any], streams: list[int], trouble: int) -> None:
         if os.geteuid() == 0:
             _become(order["identity"])
         kernel.die_with_parent(signal.SIGKILL)
+        if os.getppid() != warden:
+            os._exit(127)
         kernel.forgo_privileges()
         os.umask(0o077)
         if order["level"] == "narrowed":
@@ -110,11 +112,11 @@ def _enter(order: dict[str, Any], streams: list[int], trouble: int) -> None:
             _Step.name = "seccomp"
             kernel.install_filter(bytes.fromhex(order["filter"]))
             os.chdir(order["folder"])
-            os.execve(order["command"][0], order["command"], order["environment"])
+            os.execve(order["command"][0], order["command"], order["environment"])  # noqa: S606 - fixed by us
         _Step.name = "bubblewrap"
         wall = stage.in_memory(bytes.fromhex(order["filter"]), _FREE)
         options = stage.in_memory(b"\0".join(os.fsencode(one) for one in stage.options(order, wall)), _FREE)
-        os.execve(order["bwrap"], ["bwrap", "--args", str(options), "--", *order["command"]], {})
+        os.execve(order["bwrap"], ["bwrap", "--args", str(options), "--", *order["command"]], {})  # noqa: S606
     except BaseException as error:  # a child after fork must never run its parent's code
         code = getattr(error, "errno", None) or 0
         os.write(trouble, json.dumps({"failed": _Step.name, "errno": code}).encode())
@@ -170,8 +172,8 @@ def _say(control: socket.socket, handles: list[int] | None = None, **message: ob
 
 def main() -> None:
     """Read the order, and follow it whatever happens."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # the node is being stopped: that is when this process is needed
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(name, signal.SIG_IGN)  # the node is being stopped: that is when this process is needed
     os.umask(0o077)
     control = socket.socket(fileno=int(sys.argv[1]))
     streams, kept = ([int(number) for number in argument.split(",")] for argument in sys.argv[2:4])
@@ -183,13 +185,14 @@ def main() -> None:
         return
     order: dict[str, Any] = json.loads(line)
     kernel.adopt_orphans()
+    scratch = os.open(os.path.dirname(order["folder"]), os.O_RDONLY | os.O_DIRECTORY)  # a mount may come to hide it
     try:
         _serve(order, control, streams)
     except Exception as error:  # the node's log has the step and the kernel's reason; no text from further in
         _say(control, failed=_Step.name, errno=getattr(error, "errno", None) or 0)
     finally:
         _end(0)
-        _clean(order)
+        _clean(order, scratch)
 
 
 def _serve(order: dict[str, Any], control: socket.socket, streams: list[int]) -> None:
@@ -222,9 +225,9 @@ def _prepare(order: dict[str, Any]) -> list[int]:
     if order["level"] == "confined":
         kernel.unshare(kernel.NEWNS)
         return stage.build(order)
-    if os.geteuid() == 0:
-        _become(order["identity"])
     if order["level"] == "unprivileged":
+        if os.geteuid() == 0:
+            _become(order["identity"])
         stage.enter_user_namespace()
         return stage.build(order)
     return [os.open(os.path.join(order["folder"], name), os.O_RDONLY | os.O_DIRECTORY) for name in ("in", "out")]
@@ -235,20 +238,22 @@ def _start(order: dict[str, Any], streams: list[int]) -> tuple[int, int]:
     high = [stage.high(stream, _STREAMS) for stream in streams]
     trouble, written = os.pipe()
     written_high = stage.high(written, _STREAMS)
+    warden = os.getpid()
     child = os.fork()
     if child == 0:
-        _enter(order, high, written_high)
+        _enter(order, high, written_high, warden)
     for number in (*high, written, written_high):
         os.close(number)
     return child, trouble
 
 
-def _clean(order: dict[str, Any]) -> None:
+def _clean(order: dict[str, Any], scratch: int) -> None:
     """Remove control groups and folder; the node looks after what this process may not remove."""
     for file in order["joins"]:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.dirname(file))
-    shutil.rmtree(order["folder"], ignore_errors=True)
+    with contextlib.suppress(OSError):
+        shutil.rmtree(os.path.basename(order["folder"]), dir_fd=scratch)
 
 
 if __name__ == "__main__":

@@ -23,44 +23,45 @@ _sym_db = _symbol_database.Default()
 
 
 from sandbox.v1 import common_pb2 as sandbox_dot_v1_dot_common__pb2
+from sandbox.v1 import job_pb2 as sandbox_dot_v1_dot_job__pb2
 from sandbox.v1 import scenario_pb2 as sandbox_dot_v1_dot_scenario__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sandbox/v1/review.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\x1a\x19sandbox/v1/scenario.proto\"\x97\x01\n\x0eReviewDecision\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x03 \x01(\x0c\x12&\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x14.sandbox.v1.Decision\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07time_ms\x18\x06 \x01(\x03\"5\n\rReviewVerdict\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"\x1d\n\x0bReviewQuery\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"H\n\tCheckView\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05\x63heck\x18\x02 \x01(\t\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\r\n\x05\x66ound\x18\x04 \x01(\t\"t\n\x0bReleaseView\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\x10\n\x08merchant\x18\x03 \x01(\t\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07outputs\x18\x05 \x03(\t\"i\n\x0c\x44\x65\x63isionView\x12\x10\n\x08reviewer\x18\x01 \x01(\t\x12&\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x14.sandbox.v1.Decision\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\"\xa1\x04\n\nReviewView\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0bplan_digest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x05 \x01(\x0c\x12\x10\n\x08scenario\x18\x06 \x01(\t\x12\x17\n\x0fscenario_digest\x18\x07 \x01(\x0c\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\x10\n\x08merchant\x18\t \x01(\t\x12\x12\n\ncontroller\x18\n \x01(\t\x12\x11\n\trecipient\x18\x0b \x01(\t\x12\x16\n\x0erecipient_node\x18\x0c \x01(\t\x12\'\n\x07outputs\x18\r \x03(\x0b\x32\x16.sandbox.v1.OutputRule\x12\x0f\n\x07parties\x18\x0e \x03(\t\x12%\n\x06\x63hecks\x18\x0f \x03(\x0b\x32\x15.sandbox.v1.CheckView\x12(\n\x07history\x18\x10 \x03(\x0b\x32\x17.sandbox.v1.ReleaseView\x12+\n\tdecisions\x18\x11 \x03(\x0b\x32\x18.sandbox.v1.DecisionView\x12\x18\n\x10\x61pprovals_needed\x18\x12 \x01(\r\x12\x0f\n\x07held_ms\x18\x13 \x01(\x03\x12\x0e\n\x06\x64ue_ms\x18\x14 \x01(\x03\x12\x13\n\x0bis_due_soon\x18\x15 \x01(\x08\x12\x0e\n\x06sample\x18\x16 \x01(\t\"8\n\x12ListReviewsRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x13ListReviewsResponse\x12\'\n\x07reviews\x18\x01 \x03(\x0b\x32\x16.sandbox.v1.ReviewView\"6\n\x10GetReviewRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\";\n\x11GetReviewResponse\x12&\n\x06review\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.ReviewView\"9\n\x13\x44\x65\x63ideReviewRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x14\x44\x65\x63ideReviewResponse\x12&\n\x06review\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.ReviewView*g\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REFUSE\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_SEND_BACK\x10\x03\x32\xfc\x01\n\rReviewService\x12N\n\x0bListReviews\x12\x1e.sandbox.v1.ListReviewsRequest\x1a\x1f.sandbox.v1.ListReviewsResponse\x12H\n\tGetReview\x12\x1c.sandbox.v1.GetReviewRequest\x1a\x1d.sandbox.v1.GetReviewResponse\x12Q\n\x0c\x44\x65\x63ideReview\x12\x1f.sandbox.v1.DecideReviewRequest\x1a .sandbox.v1.DecideReviewResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17sandbox/v1/review.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\x1a\x14sandbox/v1/job.proto\x1a\x19sandbox/v1/scenario.proto\"\x97\x01\n\x0eReviewDecision\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x13\n\x0bplan_digest\x18\x02 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x03 \x01(\x0c\x12&\n\x08\x64\x65\x63ision\x18\x04 \x01(\x0e\x32\x14.sandbox.v1.Decision\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07time_ms\x18\x06 \x01(\x03\"5\n\rReviewVerdict\x12$\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"\x1d\n\x0bReviewQuery\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"H\n\tCheckView\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05\x63heck\x18\x02 \x01(\t\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\r\n\x05\x66ound\x18\x04 \x01(\t\"t\n\x0bReleaseView\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\x10\n\x08merchant\x18\x03 \x01(\t\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x0f\n\x07outputs\x18\x05 \x03(\t\"i\n\x0c\x44\x65\x63isionView\x12\x10\n\x08reviewer\x18\x01 \x01(\t\x12&\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32\x14.sandbox.v1.Decision\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\"\xd5\x04\n\nReviewView\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12!\n\x04kind\x18\x02 \x01(\x0e\x32\x13.sandbox.v1.JobKind\x12\r\n\x05state\x18\x03 \x01(\t\x12\x13\n\x0bplan_digest\x18\x04 \x01(\x0c\x12\x17\n\x0f\x65vidence_digest\x18\x05 \x01(\x0c\x12\x10\n\x08scenario\x18\x06 \x01(\t\x12\x17\n\x0fscenario_digest\x18\x07 \x01(\x0c\x12\x0f\n\x07purpose\x18\x08 \x01(\t\x12\x10\n\x08merchant\x18\t \x01(\t\x12\x12\n\ncontroller\x18\n \x01(\t\x12\x11\n\trecipient\x18\x0b \x01(\t\x12\x16\n\x0erecipient_node\x18\x0c \x01(\t\x12\'\n\x07outputs\x18\r \x03(\x0b\x32\x16.sandbox.v1.OutputRule\x12\x0f\n\x07parties\x18\x0e \x03(\t\x12%\n\x06\x63hecks\x18\x0f \x03(\x0b\x32\x15.sandbox.v1.CheckView\x12(\n\x07history\x18\x10 \x03(\x0b\x32\x17.sandbox.v1.ReleaseView\x12+\n\tdecisions\x18\x11 \x03(\x0b\x32\x18.sandbox.v1.DecisionView\x12\x18\n\x10\x61pprovals_needed\x18\x12 \x01(\r\x12\x0f\n\x07held_ms\x18\x13 \x01(\x03\x12\x0e\n\x06\x64ue_ms\x18\x14 \x01(\x03\x12\x13\n\x0bis_due_soon\x18\x15 \x01(\x08\x12\x0e\n\x06sample\x18\x16 \x01(\t\x12\r\n\x05\x61sked\x18\x17 \x03(\t\x12#\n\x07reveals\x18\x18 \x03(\x0b\x32\x12.sandbox.v1.Reveal\"8\n\x12ListReviewsRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x13ListReviewsResponse\x12\'\n\x07reviews\x18\x01 \x03(\x0b\x32\x16.sandbox.v1.ReviewView\"6\n\x10GetReviewRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\";\n\x11GetReviewResponse\x12&\n\x06review\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.ReviewView\"9\n\x13\x44\x65\x63ideReviewRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x14\x44\x65\x63ideReviewResponse\x12&\n\x06review\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.ReviewView*g\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x14\n\x10\x44\x45\x43ISION_APPROVE\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REFUSE\x10\x02\x12\x16\n\x12\x44\x45\x43ISION_SEND_BACK\x10\x03\x32\xfc\x01\n\rReviewService\x12N\n\x0bListReviews\x12\x1e.sandbox.v1.ListReviewsRequest\x1a\x1f.sandbox.v1.ListReviewsResponse\x12H\n\tGetReview\x12\x1c.sandbox.v1.GetReviewRequest\x1a\x1d.sandbox.v1.GetReviewResponse\x12Q\n\x0c\x44\x65\x63ideReview\x12\x1f.sandbox.v1.DecideReviewRequest\x1a .sandbox.v1.DecideReviewResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.v1.review_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1540
-  _globals['_DECISION']._serialized_end=1643
-  _globals['_REVIEWDECISION']._serialized_start=92
-  _globals['_REVIEWDECISION']._serialized_end=243
-  _globals['_REVIEWVERDICT']._serialized_start=245
-  _globals['_REVIEWVERDICT']._serialized_end=298
-  _globals['_REVIEWQUERY']._serialized_start=300
-  _globals['_REVIEWQUERY']._serialized_end=329
-  _globals['_CHECKVIEW']._serialized_start=331
-  _globals['_CHECKVIEW']._serialized_end=403
-  _globals['_RELEASEVIEW']._serialized_start=405
-  _globals['_RELEASEVIEW']._serialized_end=521
-  _globals['_DECISIONVIEW']._serialized_start=523
-  _globals['_DECISIONVIEW']._serialized_end=628
-  _globals['_REVIEWVIEW']._serialized_start=631
-  _globals['_REVIEWVIEW']._serialized_end=1176
-  _globals['_LISTREVIEWSREQUEST']._serialized_start=1178
-  _globals['_LISTREVIEWSREQUEST']._serialized_end=1234
-  _globals['_LISTREVIEWSRESPONSE']._serialized_start=1236
-  _globals['_LISTREVIEWSRESPONSE']._serialized_end=1298
-  _globals['_GETREVIEWREQUEST']._serialized_start=1300
-  _globals['_GETREVIEWREQUEST']._serialized_end=1354
-  _globals['_GETREVIEWRESPONSE']._serialized_start=1356
-  _globals['_GETREVIEWRESPONSE']._serialized_end=1415
-  _globals['_DECIDEREVIEWREQUEST']._serialized_start=1417
-  _globals['_DECIDEREVIEWREQUEST']._serialized_end=1474
-  _globals['_DECIDEREVIEWRESPONSE']._serialized_start=1476
-  _globals['_DECIDEREVIEWRESPONSE']._serialized_end=1538
-  _globals['_REVIEWSERVICE']._serialized_start=1646
-  _globals['_REVIEWSERVICE']._serialized_end=1898
+  _globals['_DECISION']._serialized_start=1614
+  _globals['_DECISION']._serialized_end=1717
+  _globals['_REVIEWDECISION']._serialized_start=114
+  _globals['_REVIEWDECISION']._serialized_end=265
+  _globals['_REVIEWVERDICT']._serialized_start=267
+  _globals['_REVIEWVERDICT']._serialized_end=320
+  _globals['_REVIEWQUERY']._serialized_start=322
+  _globals['_REVIEWQUERY']._serialized_end=351
+  _globals['_CHECKVIEW']._serialized_start=353
+  _globals['_CHECKVIEW']._serialized_end=425
+  _globals['_RELEASEVIEW']._serialized_start=427
+  _globals['_RELEASEVIEW']._serialized_end=543
+  _globals['_DECISIONVIEW']._serialized_start=545
+  _globals['_DECISIONVIEW']._serialized_end=650
+  _globals['_REVIEWVIEW']._serialized_start=653
+  _globals['_REVIEWVIEW']._serialized_end=1250
+  _globals['_LISTREVIEWSREQUEST']._serialized_start=1252
+  _globals['_LISTREVIEWSREQUEST']._serialized_end=1308
+  _globals['_LISTREVIEWSRESPONSE']._serialized_start=1310
+  _globals['_LISTREVIEWSRESPONSE']._serialized_end=1372
+  _globals['_GETREVIEWREQUEST']._serialized_start=1374
+  _globals['_GETREVIEWREQUEST']._serialized_end=1428
+  _globals['_GETREVIEWRESPONSE']._serialized_start=1430
+  _globals['_GETREVIEWRESPONSE']._serialized_end=1489
+  _globals['_DECIDEREVIEWREQUEST']._serialized_start=1491
+  _globals['_DECIDEREVIEWREQUEST']._serialized_end=1548
+  _globals['_DECIDEREVIEWRESPONSE']._serialized_start=1550
+  _globals['_DECIDEREVIEWRESPONSE']._serialized_end=1612
+  _globals['_REVIEWSERVICE']._serialized_start=1720
+  _globals['_REVIEWSERVICE']._serialized_end=1972
 # @@protoc_insertion_point(module_scope)

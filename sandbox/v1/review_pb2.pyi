@@ -1,4 +1,5 @@
 from sandbox.v1 import common_pb2 as _common_pb2
+from sandbox.v1 import job_pb2 as _job_pb2
 from sandbox.v1 import scenario_pb2 as _scenario_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -87,7 +88,7 @@ class DecisionView(_message.Message):
     def __init__(self, reviewer: _Optional[str] = ..., decision: _Optional[_Union[Decision, str]] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
 
 class ReviewView(_message.Message):
-    __slots__ = ("job_id", "kind", "state", "plan_digest", "evidence_digest", "scenario", "scenario_digest", "purpose", "merchant", "controller", "recipient", "recipient_node", "outputs", "parties", "checks", "history", "decisions", "approvals_needed", "held_ms", "due_ms", "is_due_soon", "sample")
+    __slots__ = ("job_id", "kind", "state", "plan_digest", "evidence_digest", "scenario", "scenario_digest", "purpose", "merchant", "controller", "recipient", "recipient_node", "outputs", "parties", "checks", "history", "decisions", "approvals_needed", "held_ms", "due_ms", "is_due_soon", "sample", "asked", "reveals")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +111,8 @@ class ReviewView(_message.Message):
     DUE_MS_FIELD_NUMBER: _ClassVar[int]
     IS_DUE_SOON_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    REVEALS_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     kind: _scenario_pb2.JobKind
     state: str
@@ -132,7 +135,9 @@ class ReviewView(_message.Message):
     due_ms: int
     is_due_soon: bool
     sample: str
-    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., state: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., evidence_digest: _Optional[bytes] = ..., scenario: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., purpose: _Optional[str] = ..., merchant: _Optional[str] = ..., controller: _Optional[str] = ..., recipient: _Optional[str] = ..., recipient_node: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., parties: _Optional[_Iterable[str]] = ..., checks: _Optional[_Iterable[_Union[CheckView, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[ReleaseView, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[DecisionView, _Mapping]]] = ..., approvals_needed: _Optional[int] = ..., held_ms: _Optional[int] = ..., due_ms: _Optional[int] = ..., is_due_soon: _Optional[bool] = ..., sample: _Optional[str] = ...) -> None: ...
+    asked: _containers.RepeatedScalarFieldContainer[str]
+    reveals: _containers.RepeatedCompositeFieldContainer[_job_pb2.Reveal]
+    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., state: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., evidence_digest: _Optional[bytes] = ..., scenario: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., purpose: _Optional[str] = ..., merchant: _Optional[str] = ..., controller: _Optional[str] = ..., recipient: _Optional[str] = ..., recipient_node: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., parties: _Optional[_Iterable[str]] = ..., checks: _Optional[_Iterable[_Union[CheckView, _Mapping]]] = ..., history: _Optional[_Iterable[_Union[ReleaseView, _Mapping]]] = ..., decisions: _Optional[_Iterable[_Union[DecisionView, _Mapping]]] = ..., approvals_needed: _Optional[int] = ..., held_ms: _Optional[int] = ..., due_ms: _Optional[int] = ..., is_due_soon: _Optional[bool] = ..., sample: _Optional[str] = ..., asked: _Optional[_Iterable[str]] = ..., reveals: _Optional[_Iterable[_Union[_job_pb2.Reveal, _Mapping]]] = ...) -> None: ...
 
 class ListReviewsRequest(_message.Message):
     __slots__ = ("signed",)

@@ -40,6 +40,8 @@ def test_no_command_is_lost() -> None:
         "peer ": "export show add list",
         "key ": "new export register revoke list",
         "dataset ": "register list show destroy",
+        "model ": "pack show try upload list",
+        "tee ": "quote verify doctor",
         "scenario ": "draft apply approve list show revoke",
         "job ": "plan submit watch show list cancel result",
         "review ": "list show approve refuse send-back",

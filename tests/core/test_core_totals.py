@@ -455,7 +455,7 @@ def test_buckets_are_at_least_a_thousand_rows() -> None:
         (PsiOutput.ALIGNED, 1000, (10_000, 10), None, 10),
         (PsiOutput.MEMBERS, 1000, (10_001, 10), None, 11),
         (PsiOutput.JOINED, 1000, (2000, 2000), None, 2),
-        (PsiOutput.ALIGNED, 0, (3_000_000, 10), None, 6),
+        (PsiOutput.ALIGNED, 0, (3_000_000, 10), None, 12),  # on a curve
         (PsiOutput.ALIGNED, 1000, (2_000_000_000, 10), None, 65_536),
         (PsiOutput.SIZE, 1000, (10_000, 10_000), None, 1),
         (PsiOutput.SUMS, 1000, (10_000, 10_000), None, 1),

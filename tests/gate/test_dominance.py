@@ -33,10 +33,9 @@ def judged(*groups: People, largest: int = LARGEST) -> list[dict[str, int]]:
         for one in rows
     ]
     ladders = [dominance.ladder(shape, one) for one in own]
-    assert all(len(one) == dominance.ladder_size(shape) for one in ladders)
     steps = dominance.highest(shape, np.sum(ladders, axis=0, dtype=np.uint64))
     parts = [dominance.sixteenths(one, steps, count) for one in own]
-    joint = np.sum(parts, axis=0, dtype=np.uint64)
+    joint: Any = np.sum(parts, axis=0, dtype=np.uint64)
     people = [np.array([len(group[party]) for group in groups]) for party in range(count)]
     found = []
     for one, part, mine in zip(own, parts, people, strict=True):
@@ -106,6 +105,12 @@ def test_a_party_with_one_person_among_many_withholds_nothing(amount: int) -> No
         assert remainder >= 500 and top <= 800, (others, top, remainder)
 
 
+def test_the_example_of_the_document() -> None:
+    found = judged([[100], [100] * 4, [100] * 5])
+    assert found[0] == {"top.paid": 439, "remainder.paid": 2560}  # 16 of 32 sixteenths of 256
+    assert judged([[100], [100] * 4, []])[0] == {"top.paid": 1000, "remainder.paid": 0}
+
+
 def test_of_two_parties_the_other_s_people_cover_as_well() -> None:
     assert least(judged([[100], [100] * 10])) == (439, 2560)  # 16 sixteenths of 256
     assert least(judged([[100] * 5, [100] * 5])) == (400, 3000)
@@ -145,7 +150,8 @@ def test_who_can_judge_alone_says_nothing() -> None:
 
 def test_what_others_have_is_told_in_sixteenths_and_no_further() -> None:
     steps = np.array([[-1, 0, 1, 5]])
-    own = Weights(*(np.zeros((1, 4), np.int64) for _ in range(2)), np.array([[10**9] * 4], object))
+    nothing = np.zeros((1, 4), np.int64)
+    own = Weights(nothing, nothing, np.array([[10**9] * 4], object))
     assert dominance.sixteenths(own, steps, 3).tolist() == [[0, 1, 4, 16]]
     small = Weights(own.first, own.second, np.array([[0, 0, 3, 64 * 3 + 63]], object))
     assert dominance.sixteenths(small, steps, 3).tolist() == [[0, 0, 3, 3]]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.optimize import linprog
+from scipy.optimize import linprog  # type: ignore[import-untyped]
+from scipy.sparse import eye, kron  # type: ignore[import-untyped]
 
 from sandbox.kinds.margins import cells_among, widened
 from sandbox.kinds.suppression import blanks, unions
@@ -34,8 +35,11 @@ def drawn(random: np.random.Generator, dimensions: int) -> tuple[Numbers, tuple[
     return np.where(small, random.integers(0, 12, cells), random.integers(8, 90, cells)), levels
 
 
-def narrowest(numbers: Numbers, levels: Sequence[int], blank: Mask, known: Mask | None = None) -> float:
-    """How narrow the narrowest interval is that a blank number can be in, given the others and that none is negative."""
+def narrowest(numbers: Numbers, levels: Sequence[int], blank: Mask) -> float:
+    """How narrow the narrowest interval is that a blank number can be in: none is negative, all others are known.
+
+    One linear program: a copy of the table for the largest value of each blank number, and one for its smallest.
+    """
     shape = tuple(count + 1 for count in levels)
     whole, places = widened(numbers, levels), np.arange(int(np.prod(shape))).reshape(shape)
     sums = []
@@ -43,27 +47,27 @@ def narrowest(numbers: Numbers, levels: Sequence[int], blank: Mask, known: Mask 
         for line in np.moveaxis(places, axis, -1).reshape(-1, shape[axis]):
             sums.append(np.zeros(whole.size))
             sums[-1][line[:-1]], sums[-1][line[-1]] = 1, -1
-    hidden = blank if known is None else blank & ~known
-    bounds = [
-        (0, None) if is_hidden else (value, value) for is_hidden, value in zip(hidden, whole.tolist(), strict=True)
-    ]
-    widths = [np.inf]
-    for place in np.flatnonzero(hidden).tolist():
-        goal = np.zeros(whole.size)
-        goal[place] = 1
-        ends = [linprog(sign * goal, A_eq=np.array(sums), b_eq=np.zeros(len(sums)), bounds=bounds) for sign in (1, -1)]
-        assert all(end.status in (0, 3) for end in ends)
-        widths.append(np.inf if ends[1].status == 3 else -ends[1].fun - ends[0].fun)
-    return float(min(widths))
+    known, count = np.array(sums), int(blank.sum())
+    left = -known[:, ~blank] @ whole[~blank]
+    found = linprog(
+        np.concatenate([-np.eye(count).ravel(), np.eye(count).ravel()]),
+        A_eq=kron(eye(2 * count), known[:, blank]),
+        b_eq=np.tile(left, 2 * count),
+    )
+    assert found.status == 0
+    ends = found.x.reshape(2, count, count)
+    return float((ends[0].diagonal() - ends[1].diagonal()).min())
 
 
-TABLES = [(seed, dimensions) for dimensions in (1, 2) for seed in range(120)]
+TABLES = [(seed, dimensions) for dimensions in (1, 2) for seed in range(60)]
+MORE = [(seed, dimensions) for dimensions in (1, 2) for seed in range(60, 500)]
 
 
-def test_no_blank_number_can_be_narrowed_down_and_no_blank_is_needless() -> None:
-    """For hundreds of tables: at least as many values as the minimum; and one blank less of any table is one too few."""
+@pytest.mark.parametrize("tables", [TABLES, pytest.param(MORE, marks=pytest.mark.slow)], ids=["some", "more"])
+def test_no_blank_number_can_be_narrowed_down_and_no_blank_is_needless(tables: list[tuple[int, int]]) -> None:
+    """For hundreds of tables: as many values as the minimum, or more; and one blank less is one too few."""
     with_blanks = chosen_too = 0
-    for seed, dimensions in TABLES:
+    for seed, dimensions in tables:
         numbers, levels = drawn(np.random.default_rng(seed), dimensions)
         blank, whole = chosen(numbers.tolist(), levels), widened(numbers, levels)
         assert blank[whole < LEAST].all()
@@ -77,18 +81,18 @@ def test_no_blank_number_can_be_narrowed_down_and_no_blank_is_needless() -> None
             less = blank.copy()
             less[place] = False
             assert narrowest(numbers, levels, less) < LEAST - 1e-6
-    assert with_blanks > 150 and chosen_too > 150
+    assert min(with_blanks, chosen_too) > 0.6 * len(tables)
 
 
 def test_all_numbers_of_people_are_protected_and_not_only_those_of_rows() -> None:
-    for seed in range(40):
+    for seed in range(20):
         random = np.random.default_rng(seed)
         numbers, levels = drawn(random, 2)
         known = np.maximum(numbers - random.integers(0, 3, len(numbers)) * 10, 0)
         blank = blanks(np.stack([numbers, known]), (numbers - known)[None], levels, LEAST)
         for one in (numbers, known):
             assert blank[widened(one, levels) < LEAST].all()
-            if not blank.all():
+            if blank.any() and not blank.all():
                 assert narrowest(one, levels, blank) >= LEAST - 1e-6
 
 
@@ -139,7 +143,7 @@ def test_two_dimensions_by_hand() -> None:
 
 def test_the_same_blanks_in_a_table_of_one_dimension_less() -> None:
     """Otherwise two tables over the same people would tell what each of them hides."""
-    for seed in range(120):
+    for seed in range(60):
         numbers, levels = drawn(np.random.default_rng(seed), 2)
         both = chosen(numbers.tolist(), levels).reshape(levels[0] + 1, levels[1] + 1)
         if not both.all():

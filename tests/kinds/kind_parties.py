@@ -62,7 +62,7 @@ RULES = {
         "members": OutputClass.ROW_CONSENTED,
         "joined": OutputClass.ROW_CONSENTED,
     },
-    JobKind.AGGREGATE: {"totals": OutputClass.AGGREGATE},
+    JobKind.AGGREGATE: {"totals": OutputClass.AGGREGATE, "noisy_totals": OutputClass.NOISY},
 }
 
 
@@ -314,7 +314,7 @@ def scenario(
 ) -> Scenario:
     """One scenario over the datasets of some parties, the minimum group small so that tests can be."""
     rules = tuple(
-        OutputRule(kind, name, class_, minimum if class_ is OutputClass.AGGREGATE else 0, 1, 1_000_000, 1 << 28)
+        OutputRule(kind, name, class_, 0 if class_ is OutputClass.ROW_CONSENTED else minimum, 1, 1_000_000, 1 << 28)
         for kind, named in RULES.items()
         for name, class_ in named.items()
     )

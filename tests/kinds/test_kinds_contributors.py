@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from kind_parties import JOB, NAMES, Message, Room, paillier, ref, room, scenario
 
 from sandbox.errors import DeadlinePassed, OutputWithheld, PartyFailed, ProtocolFailed, SandboxError, WrongState
-from sandbox.kinds import aggregate, cells, contributors, dominance
+from sandbox.kinds import aggregate, cells, contributors
+from sandbox.kinds.margins import Lines
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
 from sandbox.mpc.paillier import PublicKey
 
@@ -71,10 +72,13 @@ def ask(
     minimum: int = 0,
     recipient: str = "",
     bits: int = 2048,
+    margins: bool = False,
+    rule: dict[str, Any] | None = None,
     **options: Any,
 ) -> Room:
     held = scenario([FIELDS] * len(frames), (CITY, AGE), RANGES, minimum, recipient)
-    spec = AggregateSpec(tuple(map(ref, NAMES[: len(frames)])), "", groups, measures, bits)
+    held = replace(held, outputs=tuple(replace(one, **(rule or {})) for one in held.outputs))
+    spec = AggregateSpec(tuple(map(ref, NAMES[: len(frames)])), "", groups, measures, bits, margins)
     return room(spec, held, [table(frame) for frame in frames], key_bits=bits, **options)
 
 
@@ -82,15 +86,22 @@ def expected(asked: Room) -> pa.Table:
     """The same table over everybody's rows in one place."""
     spec: Any = asked.spec.kind
     made = cells.shape(spec.groups, spec.measures, asked.scenario)
+    lines = Lines.of(made, spec.margins)
     whole = pa.concat_tables([one.select(list(FIELDS)) for one in asked.tables.values()])
     placed = cells.group_codes(whole, made.dimensions)
     sums, counted = cells.prepare(whole, made.wanted)
+
+    def totals(numbers: list[list[int]]) -> list[list[int]]:
+        found: list[list[int]] = lines.totals(np.array(numbers, object).reshape(-1, made.cells)).tolist()
+        return found
+
     everything = np.ones(whole.num_rows, np.bool_)
     return cells.statistics(
         made,
-        cells.grouped_counts(placed, everything, made.cells),
-        [cells.grouped_counts(placed, one, made.cells) for one in counted],
-        [cells.grouped_sums(placed, one, made.cells) for one in sums],
+        totals([cells.grouped_counts(placed, everything, made.cells)])[0],
+        totals([cells.grouped_counts(placed, one, made.cells) for one in counted]),
+        totals([cells.grouped_sums(placed, one, made.cells) for one in sums]),
+        lines.labels,
     )
 
 
@@ -242,11 +253,12 @@ def test_what_is_said_shows_no_count_and_is_new_every_time() -> None:
         for sender, frame in zip(NAMES, frames, strict=False):
             true = own_counts(frame, asked)
             shown = {m.body for m in asked.said if m.sender == sender and m.label == "counts"}
-            assert len(shown) == 1, "the same masked numbers go to everybody"
-            words = np.frombuffer(shown.pop(), "<u8").tolist()
-            made = cells.shape(asked.spec.kind.groups, asked.spec.kind.measures, asked.scenario)  # type: ignore[union-attr]
-            assert len(words) == len(true) + dominance.ladder_size(made) and not set(words) & {0, *true}
-            assert all(1 << 20 < word < (1 << 64) - (1 << 20) for word in words)
+            assert len(shown) == 2, "the same masked numbers go to everybody, and then whether somebody needs cover"
+            lists = sorted((np.frombuffer(body, "<u8").tolist() for body in shown), key=len)
+            assert len(lists[0]) == len(true) < len(lists[1])
+            for words in lists:
+                assert not set(words) & set(true)
+                assert all(1 << 20 < word < (1 << 64) - (1 << 20) for word in words)
     first, second = (sorted((m.sender, m.to, m.label, len(m.body)) for m in asked.said) for asked in rooms)
     assert first == second
     fresh = ("seed", "counts", "cipher", "share")

@@ -25,6 +25,7 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.kinds import aggregate, cells, crosswise, sealed
+from sandbox.kinds.population import SHARED, Sketcher
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
 
 BANK, OPERATOR = ("income", "branch", "bad"), ("late", "util", "city")
@@ -345,6 +346,68 @@ def test_what_only_the_opened_table_shows_is_judged_once_more() -> None:
     raw = asked.reveal(asked.compute())
     with pytest.raises(OutputWithheld, match="above 0 and below"):
         asked.release(raw)
+
+
+# --- amounts that stand out, and who is behind the numbers ----------------------------------------------------------
+
+
+def test_the_side_of_the_measures_guesses_whether_somebody_stands_out() -> None:
+    """It knows amounts, and not whose group they are in: as if the two largest were in the smallest."""
+    both = listed()
+    asked = ask(("branch",), LATE, both=both)
+    late = sorted(joined(asked)["late"].to_pylist(), reverse=True)
+    smallest = min(expected(asked)["rows"].to_pylist())
+    rest = sum(late[2:]) * (smallest - 2) // (len(late) - 2)
+    raw = asked.compute()
+    inputs = raw["operator"].gate_inputs
+    assert inputs["remainder.late"] == 1000 * rest // late[0]
+    assert inputs["top.late"] == -(-1000 * (late[0] + late[1]) // (late[0] + late[1] + rest))
+    assert not [name for name in raw["bank"].gate_inputs if name.startswith(("top.", "remainder."))]
+
+
+def test_one_large_value_withholds_whichever_group_it_is_in() -> None:
+    """datashield/dsBase#250"""
+    bank, operator = listed()
+    ages = [8] * 90
+    ages[40] = 4_000_000
+    both = (bank, operator.set_column(1, "late", pa.array(ages, pa.int64())))
+    rules = {"outputs": tuple(replace(rule, top_two=850, remainder=100) for rule in HELD.outputs)}
+    wide = {"measures": (*RANGES[:2], MeasureRange("late", 0, 5_000_000), RANGES[3])}
+    withheld(ask(("branch",), LATE, both=both, held={**rules, **wide}), "more than 850 permille of late")
+    ages[40] = 8
+    both = (bank, operator.set_column(1, "late", pa.array(ages, pa.int64())))
+    assert ask(("branch",), LATE, both=both, held={**rules, **wide}).run()
+
+
+def test_the_side_of_the_groups_judges_its_own_measures_exactly() -> None:
+    asked = ask(("util_band",), DEFAULTS, LATE)
+    groups: dict[int, list[int]] = {}
+    whole = joined(asked)
+    for use, late in zip(whole["util"].to_pylist(), whole["late"].to_pylist(), strict=True):
+        groups.setdefault((use >= 20) + (use >= 50), []).append(late)
+    parts = [sorted(own, reverse=True) for own in groups.values()]
+    inputs = asked.compute()["operator"].gate_inputs
+    assert inputs["top.late"] == max(-(-1000 * (own[0] + own[1]) // sum(own)) for own in parts)
+    assert inputs["remainder.late"] == min(1000 * sum(own[2:]) // own[0] for own in parts)
+    assert "top.defaults" not in inputs
+
+
+def spelled(keys: list[str]) -> pa.Array:
+    return pa.array([key.upper() for key in keys])
+
+
+def test_each_side_says_of_whom_the_numbers_are_as_far_as_it_knows() -> None:
+    asked = ask(("branch",), LATE, both=listed(elsewhere=(31, 32, 33)))
+    raw = asked.compute()
+    (told,) = raw["operator"].populations
+    whole = joined(asked)
+    assert (told.name, told.rows, told.size, told.is_whole) == (SHARED, len(whole), len(whole), False)
+    assert told == Sketcher(b"o" * 32).of(SHARED, spelled(whole["id"].to_pylist()), len(whole))
+    cells_of = {one.name: one for one in raw["bank"].populations}
+    assert list(cells_of) == ["x", "y", "all"]
+    for branch, own in (("x", ["x"]), ("y", ["y"]), ("all", ["x", "y"])):
+        keys = [row["id"] for row in whole.to_pylist() if row["branch"] in own]
+        assert cells_of[branch] == Sketcher(b"b" * 32).of(branch, spelled(keys), len(keys))
 
 
 # --- parties that do not keep to it ---------------------------------------------------------------------------------

@@ -267,6 +267,31 @@ def test_sums_and_means_over_the_shared_rows() -> None:
     assert {("bank", "hiding"), ("operator", "share-for-bank")} < kept
 
 
+def test_a_sum_that_one_value_tells_is_withheld() -> None:
+    """private-join-and-compute: whether somebody of four millions is shared, the sum of the others would show."""
+    table = people(names(20, 100), 6)
+    table = table.set_column(2, "late", pa.array([3] * 80, pa.int64()))
+    strict = {"top_two": 850, "remainder": 100, "min_group": 10}
+    wide = (MeasureRange("late", 0, 5_000_000), RANGES[1])
+
+    def summed(values: pa.Table) -> Room:
+        held = scenario(FIELDS[:2], (), wide)
+        held = replace(held, outputs=tuple(replace(one, **strict) for one in held.outputs))
+        kind = PsiSpec(ref("bank"), ref("operator"), PsiEngine.AUTO, PsiOutput.SUMS, (LATE,))
+        return room(kind, held, [people(names(0, 60), 5), values], "loads-sm2")
+
+    inputs = summed(table).compute()["operator"].gate_inputs
+    assert (inputs["top.late"], inputs["remainder.late"]) == (50, 38_000)  # 2 and 38 of 40 times 3
+    assert summed(table).run()["sums"]["late"].to_pylist() == [120.0]
+    for row in (0, 79):  # whether it is shared or not
+        values = [4_000_000 if at == row else 3 for at in range(80)]
+        asked = summed(table.set_column(2, "late", pa.array(values, pa.int64())))
+        raw = asked.compute()
+        with pytest.raises(OutputWithheld, match="permille of late"):
+            asked.reveal(raw)
+        assert not [m for m in asked.said if m.label == "share"]
+
+
 def test_a_row_of_many_sums_takes_several_ciphertexts() -> None:
     columns = tuple(f"wide{n}" for n in range(16))
     measures = tuple(Measure(f"m{n}", Statistic.SUM, column) for n, column in enumerate(columns))

@@ -194,6 +194,15 @@ def test_the_budget_is_used_up_by_who_adds_most() -> None:
     assert float(loss(numbers(spec, shape), exact(shape, []), largest)) == pytest.approx(0.7, rel=1e-12)
 
 
+@pytest.mark.parametrize(("low", "high", "most"), [(-900, 100, 900), (5, 10, 10), (-10, -5, 10), (0, 0, 0)])
+def test_the_largest_thing_one_person_can_add_counts_whatever_its_sign(low: int, high: int, most: int) -> None:
+    spec = spec_of(1000, [INCOME])
+    held = replace(HELD, measures=(MeasureRange("income", low, high, 0),))
+    rows, income = numbers(spec, cells.shape(spec.groups, spec.measures, held))
+    assert (rows.scale, income.scale) == (2.0, 2.0 * most)
+    assert (income.low, income.high) == (min(low, 0), max(high, 0))  # a row without a value adds 0
+
+
 def law(scale: float, value: int, low: int, high: int) -> npt.NDArray[np.longdouble]:
     """The probability of every outcome from ``low`` to ``high`` of a number with noise, clamped to them."""
     at = np.abs(np.arange(low, high + 1, dtype=np.longdouble) - value)
@@ -418,7 +427,7 @@ def test_the_plan_says_how_much_noise_there_will_be() -> None:
     assert all(0 < len(one.what) <= 512 and 0 < len(one.what_zh) <= 512 for one in told)
     lines = [one.what for one in told[4:]]
     own = deviation(7 / 0.7)  # of a number of rows
-    assert lines[0].startswith("the totals by group with noise, for 0.700 of the privacy budget")
+    assert lines[0].startswith("the totals by group with noise, for epsilon 0.700 of the budget")
     assert (
         lines[1]
         == f"rows: a number of rows in each group with a standard deviation of {2 * own:.1f} ({own:.1f} from each of 4)"

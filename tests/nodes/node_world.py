@@ -238,9 +238,9 @@ class World:
         )
         return dataclasses.replace(whole, **changes)
 
-    def approved(self, scenario: Scenario, two: bool = False) -> bytes:
+    def approved(self, scenario: Scenario, two: bool = False, person: str = "officer") -> bytes:
         """Apply for a scenario and have everybody approve it, and a total over two if asked."""
-        digest = self.officer.apply_scenario(scenario).digest
+        digest = self.clients[person].apply_scenario(scenario).digest
         for client in (self.op_owner, self.bank_owner, self.regulator):
             view = client.approve_scenario(digest, accepts_two_contributors=two)
         assert (view.state, view.awaiting) == ("active", ())

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 from conftest import Data
-from node_world import BANK, OPERATOR, SHARED, World, bank_rows, joint_rules, operator_rows, ref
+from node_world import (
+    BANK,
+    OPERATOR,
+    PEOPLE_SCHEMA,
+    SHARED,
+    World,
+    bank_rows,
+    joint_rules,
+    operator_rows,
+    people_table,
+    ref,
+)
 from sqlalchemy import select, update
 from test_nodes_failures import kill, restart
 
 from sandbox import signed
 from sandbox.client import specs
 from sandbox.errors import NotFound, OutputWithheld, PolicyRefused, SentBack, WrongState
-from sandbox.model import Decision, JobView, PsiEngine, PsiOutput, ReviewDecision, ReviewVerdict, State
+from sandbox.model import Decision, JobView, PsiEngine, PsiOutput, Recipient, ReviewDecision, ReviewVerdict, State
 from sandbox.store import artefacts, results, reviews
 
 LOOKED_AT = joint_rules(size={"reviewed": True}, members={"reviewed": True})
@@ -108,8 +120,8 @@ def test_nobody_decides_who_must_not(world: World, data: Data, reviewed: bytes) 
     job = ask(world, data, reviewed)
     with pytest.raises(PolicyRefused, match="no role"):
         world.op_owner.decide(job.job_id, Decision.APPROVE)
-    with pytest.raises(WrongState, match="not held for review here"):  # the author's own organisation decides nothing
-        world.clients["bank-reviewer"].decide(job.job_id, Decision.APPROVE)
+    with pytest.raises(PolicyRefused, match="not for people of the author's organisation"):
+        world.clients["bank-reviewer"].review(job.job_id)
     with pytest.raises(NotFound):
         world.clients["first-reviewer"].review("00" * 16)
     first = world.clients["first-reviewer"]
@@ -119,6 +131,8 @@ def test_nobody_decides_who_must_not(world: World, data: Data, reviewed: bytes) 
     with pytest.raises(WrongState, match="not what was looked at"):
         first.decide(job.job_id, Decision.APPROVE, view=replace(page, plan_digest=bytes(32)))
     assert first.review(job.job_id).decisions == ()
+    with pytest.raises(WrongState, match="not held for review here"):  # the author's own organisation decides nothing
+        world.clients["bank-reviewer"].decide(job.job_id, Decision.APPROVE, view=page)
     # Another's decision in one's own request:
     made = ReviewDecision(job.job_id, page.plan_digest, page.evidence_digest, Decision.APPROVE, "", signed.now_ms())
     stolen = signed.sign(world.people["second-reviewer"].identity, "review", made)
@@ -163,22 +177,34 @@ def test_a_held_job_outlives_restarts_and_expires_by_itself(mended: World) -> No
     assert failure is not None and (failure.code, failure.party) == ("Expired", "operator")
 
 
-def test_one_row_more_or_less_is_not_asked_twice(world: World, data: Data) -> None:
+def test_one_row_more_or_less_is_not_asked_twice(world: World) -> None:
     """Two harmless sizes whose difference is one person: the second is withheld, whoever of one control asks."""
+    right = world.register("op-owner", people_table(700, 50_200), PEOPLE_SCHEMA)
+    rows = people_table(600, 50_000)
 
-    def size(table: object, **who: str) -> JobView:
-        left = world.register("bank-owner", table, BANK)  # type: ignore[arg-type]
-        digest = world.approved(world.joint({left: (), data.operator: ()}, **who))
-        return world.officer.submit(
-            specs.align(digest, ref(left), ref(data.operator), PsiEngine.AUTO, output=PsiOutput.SIZE)
+    def size(table: pa.Table, person: str, controller: str, merchant: str = "Example Bank") -> JobView:
+        left = world.register("bank-owner", table, PEOPLE_SCHEMA)
+        card = signed.open_key_card(world.people[person].card)
+        draft = replace(
+            world.joint({left: (), right: ()}, controller=controller, merchant=merchant),
+            applicant_key=card.identity_key,
+            recipient=Recipient("bank", card.identity_key, card.sealing.key),
         )
+        digest = world.approved(draft, person=person)
+        spec = specs.align(digest, ref(left), ref(right), PsiEngine.AUTO, output=PsiOutput.SIZE)
+        client = world.clients[person]
+        return world.ended(client.submit(spec).job_id, client)
 
-    rows = bank_rows()
-    world.released(size(rows, controller="Patient Holding"))
-    for table, who in ((rows.slice(1), "Patient Holding"), (rows.slice(0, 599), " patient holding")):
-        second = world.ended(size(table, controller=who).job_id)
-        assert second.state is State.REFUSED and second.failure is not None
-        assert second.failure.cause == OutputWithheld.public
-    world.released(size(rows.slice(1), controller="Somebody Else"))
-    world.released(size(rows.slice(40), controller="Patient Holding"))
-    world.released(size(rows, controller="Patient Holding"))  # the same question once more
+    assert size(rows, "officer", "Patient Holding").state is State.RELEASED
+    second = [
+        size(rows.slice(1), "officer", "Patient Holding"),
+        size(rows.slice(0, 599), "officer", "patient holding"),
+        size(rows.slice(1), "officer", "", "Another Name"),  # the same person asks
+        size(rows.slice(1), "clerk", "Patient Holding", "A Daughter"),  # another, of one control
+    ]
+    for view in second:
+        assert view.state is State.REFUSED and view.failure is not None
+        assert view.failure.cause == OutputWithheld.public
+    assert size(rows.slice(1), "clerk", "Somebody Else", "Nobody's Daughter").state is State.RELEASED
+    assert size(rows.slice(40), "officer", "Patient Holding").state is State.RELEASED
+    assert size(rows, "officer", "Patient Holding").state is State.RELEASED  # the same question once more

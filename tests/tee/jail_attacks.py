@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import gc
 import json
 import mmap
 import os
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -467,38 +469,51 @@ def shared_memory_bomb(params: Params) -> None:
     held = []
     while True:
         shared = mmap.mmap(-1, 32 << 20)
-        shared[:: 4096] = b"x" * len(shared[:: 4096])
+        shared[::4096] = b"x" * len(shared[::4096])
         held.append(shared)
 
 
 def disk_bomb(params: Params) -> int:
-    written = 0
-    folder = os.environ["TMPDIR"]
-    number = 0
+    """Fill the disk; make room again, so that the answer can be written."""
+    written = number = 0
+    folder = os.path.join(os.environ["TMPDIR"], "bomb")
+    os.mkdir(folder)
     try:
         while written < 4 << 30:
-            with open(os.path.join(folder, str(number)), "wb") as file:
-                written += file.write(b"x" * (8 << 20))
+            with open(os.path.join(folder, str(number)), "wb", buffering=0) as file:
+                written += file.write(b"x" * (1 << 20))
             number += 1
     except OSError as error:
-        assert error.errno == 28
+        assert error.errno == errno.ENOSPC
+    shutil.rmtree(folder)
     return written
 
 
-def big_file(params: Params) -> None:
-    with open(os.path.join(os.environ["TMPDIR"], "big"), "wb") as file:
-        while True:
-            file.write(b"x" * (1 << 20))
+def big_file(params: Params) -> int:
+    path = os.path.join(os.environ["TMPDIR"], "big")
+    written = 0
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with open(path, "wb", buffering=0) as file:
+            while written < 4 << 30:
+                written += file.write(b"x" * (1 << 20))
+    except OSError as error:
+        assert error.errno in (errno.EFBIG, errno.ENOSPC)
+    os.unlink(path)
+    return written
 
 
 def inode_bomb(params: Params) -> int:
     made = 0
+    folder = os.path.join(os.environ["TMPDIR"], "many")
+    os.mkdir(folder)
     try:
         while made < 200_000:
-            os.mkdir(os.path.join(os.environ["TMPDIR"], str(made)))
+            os.mkdir(os.path.join(folder, str(made)))
             made += 1
     except OSError as error:
-        assert error.errno == 28
+        assert error.errno == errno.ENOSPC
+    shutil.rmtree(folder)
     return made
 
 
@@ -519,6 +534,13 @@ def deaf(params: Params) -> None:
         signal.signal(number, signal.SIG_IGN)
     while True:
         time.sleep(0.1)
+
+
+def deaf_family(params: Params) -> None:
+    for _ in range(3):
+        if os.fork() == 0 and os.fork() == 0:
+            deaf(params)
+    deaf(params)
 
 
 def log_flood(params: Params) -> str:
@@ -602,5 +624,3 @@ def too_large_output(params: Params) -> str:
     with open(_out(params, "large.arrow"), "wb") as file:
         os.ftruncate(file.fileno(), params["size"])
     return "made"
-
-

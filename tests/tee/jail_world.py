@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -81,7 +82,7 @@ class World:
             "public": str(self.folder / "public"),
             "key": str(self.folder / "home" / "identity.pem"),
             "scratch": str(self.scratch),
-            "other": str(self.scratch / "jail-other"),
+            "other": str(self.scratch / "other-job"),
             "pid": os.getpid(),
             "calls": {**refused, **ruled, "clone3": 435},
             "not_allowed": [number for number in range(600) if number not in known],
@@ -114,10 +115,15 @@ def left_over(targets: World) -> list[str]:
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{process}").st_uid in UIDS:
                 found.append(f"process {process}")
-    found += [path.name for path in targets.scratch.iterdir() if path.name != "jail-other"]
+    found += [path.name for path in targets.scratch.iterdir() if path.name != "other-job"]
     if Level.CONFINED in levels():
         folders = set(cgroup.places()[0].values())
-        found += [str(folder) for token in targets.tokens for folder in folders if (folder / f"{cgroup.PREFIX}{token}").exists()]
+        found += [
+            str(folder)
+            for token in targets.tokens
+            for folder in folders
+            if (folder / f"{cgroup.PREFIX}{token}").exists()
+        ]
     return found
 
 
@@ -151,8 +157,8 @@ def world() -> Iterator[World]:
         (folder / "public").write_text(CANARY)
         (folder / "public").chmod(0o644)
         (folder / "scratch").mkdir(mode=0o711)
-        (folder / "scratch" / "jail-other").mkdir(mode=0o755)
-        (folder / "scratch" / "jail-other" / "rows").write_text(CANARY)
+        (folder / "scratch" / "other-job").mkdir(mode=0o755)
+        (folder / "scratch" / "other-job" / "rows").write_text(CANARY)
         attacks = Path(__file__).with_name("jail_attacks.py")
         write_program(folder / "program", attacks.read_text())
         compiler = shutil.which("cc") if os.uname().machine == "x86_64" else None
@@ -168,3 +174,13 @@ def world() -> Iterator[World]:
         for one in (port, abstract, path):
             one.listen()
         yield World(folder, port.getsockname()[1], abstract_name, compiler is not None)
+
+
+def tight(attempt: str) -> Limits:
+    """Limits that a bomb meets soon."""
+    change: dict[str, dict[str, Any]] = {
+        "memory_of_many": {"memory_mib": 256},
+        "cpu_bomb": {"cpu_s": 1},
+        "fork_bomb": {"wall_s": 1.5},
+    }
+    return dataclasses.replace(SMALL, **change[attempt])

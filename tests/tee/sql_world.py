@@ -60,7 +60,9 @@ ACCOUNTS: Final = TableGrant(
 )
 PAYMENTS: Final = TableGrant("payments", {"paid": STORED, "channel": pa.string()}, {"id": pa.string()}, is_unique=False)
 VISITS: Final = TableGrant("visits", {"channel": pa.string()}, {"who": pa.string()}, is_unique=False)
-FIRMS: Final = TableGrant("firms", {"district": pa.string(), "income": pa.int64()}, {"org": pa.int64(), "no": pa.string()})
+FIRMS: Final = TableGrant(
+    "firms", {"district": pa.string(), "income": pa.int64()}, {"org": pa.int64(), "no": pa.string()}
+)
 SHOPS: Final = TableGrant("shops", {"sex": pa.string()}, {"org": pa.int64(), "no": pa.string()})
 TABLES: Final = (LOANS, ACCOUNTS, PAYMENTS, VISITS, FIRMS, SHOPS)
 LEAST: Final = 5
@@ -82,14 +84,19 @@ SETTINGS: Final = (
 
 def run(sql: str, tables: Mapping[str, pa.Table], threads: int = 1) -> pa.Table:
     """Run one statement where nothing but the tables can be reached, and nothing of that changed."""
-    with duckdb.connect(":memory:") as connection:
-        for setting in (f"SET threads = {threads}", *SETTINGS):
-            connection.execute(setting)
+    with closed(threads) as connection:
         for name, table in tables.items():
             connection.register(name, table)
-        connection.execute("SET lock_configuration = true")
         found: pa.Table = connection.sql(sql).to_arrow_table()
         return found
+
+
+def closed(threads: int = 1) -> duckdb.DuckDBPyConnection:
+    """Return a database that reaches nothing outside."""
+    connection = duckdb.connect(":memory:")
+    for setting in (f"SET threads = {threads}", *SETTINGS, "SET lock_configuration = true"):
+        connection.execute(setting)
+    return connection
 
 
 def decimals(units: Sequence[int | None], places: int) -> pa.Array:
@@ -152,7 +159,9 @@ def rows(people: int = 600, seed: int = 7) -> dict[str, pa.Table]:
             "income": pa.array(whole(0, 1_000_000, people), pa.int64()),
         }
     )
-    shops = firms.select(["org", "no"]).slice(0, people // 2).append_column("sex", pa.array(some(["F", "M"], people // 2)))
+    shops = (
+        firms.select(["org", "no"]).slice(0, people // 2).append_column("sex", pa.array(some(["F", "M"], people // 2)))
+    )
     return {"loans": loans, "accounts": accounts, "payments": payments, "firms": firms, "shops": shops}
 
 

@@ -161,14 +161,13 @@ def refused(directory: Path, why: str) -> None:
 def test_links_and_devices_are_not_followed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("secret")
-    for number, make in enumerate(
-        (
-            lambda path: path.symlink_to(secret),
-            lambda path: path.symlink_to(tmp_path, target_is_directory=True),
-            lambda path: path.symlink_to("nowhere"),
-            os.mkfifo,
-        )
-    ):
+    kinds: list[Callable[[Path], None]] = [
+        lambda path: path.symlink_to(secret),
+        lambda path: path.symlink_to(tmp_path, target_is_directory=True),
+        lambda path: path.symlink_to("nowhere"),
+        os.mkfifo,
+    ]
+    for number, make in enumerate(kinds):
         directory = write_files(tmp_path / f"bundle{number}")
         make(directory / "extra")
         refused(directory, "link|plain file")

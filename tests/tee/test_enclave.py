@@ -130,7 +130,10 @@ def approved(quote: Quote, bundle: bytes) -> Approved:
 # --- in the jail
 
 
-@pytest.mark.parametrize(("name", "params"), [("score", {"base": 600}), ("train", {"strength": 1.0})])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [("score", {"base": 600}), pytest.param("train", {"strength": 1.0}, marks=pytest.mark.slow)],
+)
 def test_the_examples_give_in_the_jail_what_they_give_outside(
     pool: Pool, tmp_path: Path, name: str, params: dict[str, Any]
 ) -> None:

@@ -82,9 +82,29 @@ def test_a_fork_bomb_stays_within_its_number_and_ends_with_its_time(targets: Wor
         assert QUICK.processes // 2 < most <= QUICK.processes + 4  # it did explode, up to the limit
 
 
-def test_a_thread_bomb_stays_within_its_number(targets: World, level: Level) -> None:
-    said, _ = targets.attempt(level, "thread_bomb")
-    assert said["thread_bomb"]["value"] <= SMALL.processes + 4
+def test_what_the_kernel_bounds_by_itself(targets: World, level: Level) -> None:
+    attempts = ("daemon", "big_file", "thread_bomb", "log_flood", "pipe_as_output")
+    filling = () if level is Level.NARROWED else ("disk_bomb", "inode_bomb")
+    said, outcome = targets.attempt(level, *filling, *attempts)
+    value = {name: one.get("value") for name, one in said.items()}
+    assert 0 < value["thread_bomb"] <= SMALL.processes + 4
+    assert 0 < value["big_file"] <= SMALL.disk_mib << 20
+    assert said["pipe_as_output"] == {"errno": 1, "error": "PermissionError"}
+    if filling:
+        assert 0 < value["disk_bomb"] <= SMALL.disk_mib << 20
+        assert 0 < value["inode_bomb"] <= SMALL.files
+    assert value["daemon"] == "left one behind"  # and `nothing_is_left`
+    assert value["log_flood"] == "printed"
+    assert len(outcome.log) <= SMALL.log_bytes
+    assert outcome.log.endswith(b"last line\n")
+    assert b"[...]" in outcome.log
+
+
+@pytest.mark.parametrize("attempt", ["disk_bomb", "inode_bomb"])
+def test_where_nothing_can_be_mounted_the_watcher_bounds_what_is_written(targets: World, attempt: str) -> None:
+    if Level.NARROWED not in levels():
+        pytest.skip("the level narrowed does not hold on this machine")
+    assert reason(ends(targets, Level.NARROWED, attempt, SMALL)) is Reason.DISK
 
 
 @pytest.mark.parametrize("attempt", ["memory_bomb", "shared_memory_bomb", "memory_of_many"])
@@ -97,95 +117,53 @@ def test_memory_is_bounded_for_all_processes_together(targets: World, level: Lev
     assert isinstance(error, JobFailed)
 
 
-def test_disk_is_bounded(targets: World, level: Level) -> None:
-    if level is Level.NARROWED:
-        assert reason(ends(targets, level, "disk_bomb", SMALL)) is Reason.DISK
-        return
-    said, _ = targets.attempt(level, "disk_bomb")
-    assert said["disk_bomb"]["value"] <= SMALL.disk_mib << 20
-
-
-def test_one_large_file_is_bounded(targets: World, level: Level) -> None:
-    limits = dataclasses.replace(SMALL, disk_mib=8)
-    try:
-        said, _ = targets.attempt(level, "big_file", limits=limits)
-    except JobFailed as error:
-        assert reason(error) is Reason.DISK  # the signal of the file size limit
-    else:
-        assert said["big_file"]["errno"] in (27, 28)  # EFBIG, ENOSPC
-
-
-def test_the_number_of_files_is_bounded(targets: World, level: Level) -> None:
-    if level is Level.NARROWED:
-        assert reason(ends(targets, level, "inode_bomb", SMALL)) is Reason.DISK
-        return
-    said, _ = targets.attempt(level, "inode_bomb")
-    assert 0 < said["inode_bomb"]["value"] <= SMALL.files
-
-
 def test_processor_time_is_bounded_for_all_processes_together(targets: World, level: Level) -> None:
     error = ends(targets, level, "cpu_bomb", dataclasses.replace(SMALL, cpu_s=1))
     assert reason(error) is Reason.CPU
 
 
-@pytest.mark.parametrize("attempt", ["endless_sleep", "deaf"])
-def test_time_is_bounded(targets: World, level: Level, attempt: str) -> None:
-    began = time.monotonic()
-    error = ends(targets, level, attempt, QUICK)
+def test_time_is_bounded_for_those_who_hear_no_signal(targets: World, level: Level) -> None:
+    error = ends(targets, level, "deaf", QUICK)
     assert isinstance(error, DeadlinePassed)
     assert reason(error) is Reason.TIME
-    assert time.monotonic() - began < 20
 
 
-def test_a_log_without_end_is_cut_in_the_middle(targets: World, level: Level) -> None:
-    said, outcome = targets.attempt(level, "log_flood")
-    assert said["log_flood"] == {"value": "printed"}
-    assert len(outcome.log) <= SMALL.log_bytes
-    assert outcome.log.endswith(b"last line\n")
-    assert b"[...]" in outcome.log
-
-
-def test_what_is_left_running_ends_with_the_run(targets: World, level: Level) -> None:
-    said, _ = targets.attempt(level, "daemon")
-    assert said["daemon"] == {"value": "left one behind"}  # and `nothing_is_left`
+def test_time_is_bounded_for_those_who_sleep(targets: World) -> None:
+    error = ends(targets, levels()[0], "endless_sleep", QUICK)
+    assert isinstance(error, DeadlinePassed)
 
 
 @pytest.mark.parametrize("attempt", FORBIDDEN)
-def test_an_output_that_is_not_a_plain_table_is_refused(targets: World, level: Level, attempt: str) -> None:
-    if level is Level.NARROWED and attempt in ("link_as_output", "hard_link_as_output"):
-        try:
-            said, _ = targets.attempt(level, attempt)  # Landlock refuses to make the first, the second may be made
-            assert said[attempt]["errno"] == 13
-        except JobFailed as error:
-            assert reason(error) is Reason.OUTPUT
-        return
-    assert reason(ends(targets, level, attempt, SMALL)) is Reason.OUTPUT
+def test_an_output_that_is_not_a_plain_table_is_refused(targets: World, attempt: str) -> None:
+    assert reason(ends(targets, levels()[0], attempt, SMALL)) is Reason.OUTPUT
 
 
-def test_a_pipe_cannot_be_made(targets: World, level: Level) -> None:
-    said, _ = targets.attempt(level, "pipe_as_output")
-    assert said["pipe_as_output"]["errno"] == 1
+def test_links_do_not_become_outputs_where_landlock_stands(targets: World) -> None:
+    if Level.NARROWED not in levels():
+        pytest.skip("the level narrowed does not hold on this machine")
+    said, _ = targets.attempt(Level.NARROWED, "link_as_output")
+    assert said["link_as_output"]["errno"] == 13
 
 
-def test_outputs_are_bounded_together(targets: World, level: Level) -> None:
+def test_outputs_are_bounded_together(targets: World) -> None:
     limits = dataclasses.replace(SMALL, output_bytes=1 << 20)
-    assert reason(ends(targets, level, "too_large_output", limits, size=(1 << 20) + 1)) is Reason.OUTPUT
+    assert reason(ends(targets, levels()[0], "too_large_output", limits, size=(1 << 20) + 1)) is Reason.OUTPUT
 
 
-def test_the_exit_code_says_nothing_but_bad(targets: World, level: Level) -> None:
-    error = ends(targets, level, "leave_with_seven", SMALL)
+def test_the_exit_code_says_nothing_but_bad(targets: World) -> None:
+    error = ends(targets, levels()[0], "leave_with_seven", SMALL)
     assert reason(error) is Reason.PROGRAM
     assert "7" not in str(error)
 
 
-def test_leaving_early_with_nothing_gives_nothing(targets: World, level: Level) -> None:
-    with targets.pool(level) as pool, pool.take() as jail:
+def test_leaving_early_with_nothing_gives_nothing(targets: World) -> None:
+    with targets.pool(levels()[0]) as pool, pool.take() as jail:
         outcome = jail.run(targets.program, {}, b'{"attempts": ["leave_with_nothing"]}', threading.Event())
     assert dict(outcome.tables) == {}
 
 
-def test_what_it_printed_is_with_the_error_and_not_in_it(targets: World, level: Level) -> None:
-    error = ends(targets, level, "fail_loudly", SMALL)
+def test_what_it_printed_is_with_the_error_and_not_in_it(targets: World) -> None:
+    error = ends(targets, levels()[0], "fail_loudly", SMALL)
     assert told_by(error) == b"row 42: canary-in-the-log\n"
     assert "canary" not in f"{error} {error.tell} {error.hint}"
 
@@ -194,8 +172,7 @@ def test_stopping_really_stops(targets: World, level: Level) -> None:
     stop = threading.Event()
     timer = threading.Timer(1.0, stop.set)
     timer.start()
-    began = time.monotonic()
     error = ends(targets, level, "deaf", SMALL, stop)
     timer.join()
     assert isinstance(error, Cancelled)
-    assert time.monotonic() - began < 15
+    assert reason(error) is Reason.STOPPED

@@ -117,6 +117,7 @@ def test_try_runs_the_example_in_the_jail(run: Run, tmp_path: Path, level: Level
     assert "SIMULATED" in run(*words).stdout
 
 
+@pytest.mark.slow
 def test_try_shows_a_merchant_what_went_wrong(run: Run, tmp_path: Path, level: Level) -> None:
     directory = write_files(tmp_path / "bundle", {**FILES, "model.py": CODE.replace("params[", "parameters[").encode()})
     pq.write_table(pa.table({"id": ["a"], "income": [1.0]}), tmp_path / "people.parquet")

@@ -1,0 +1,214 @@
+"""ModelService: bundles handed in and listed, and quotes of what would run them.
+
+Security:  a bundle is a stranger's bytes until it was parsed; it is received into a private folder, no more of it than
+           its signed beginning announced, and the merchant's statement about it is signed apart from the request. A
+           quote is simulated, and says so.
+Errors:    as ``edge`` says; ``InvalidSpec`` for what is no bundle that a node runs, or not the one announced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Row
+
+from sandbox import registry, signed, wire
+from sandbox.api.edge import Edge, Request
+from sandbox.api.jobs import page
+from sandbox.catalog import bundles
+from sandbox.catalog.bundles import Description, HandedIn
+from sandbox.crypto.sm3 import Sm3
+from sandbox.errors import DeadlinePassed, IntegrityFailed, InvalidSpec, NotFound, Unavailable
+from sandbox.kinds.model import check_manifest
+from sandbox.ledger import Ledger
+from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
+from sandbox.policy import enclaves
+from sandbox.registry import ROLES
+from sandbox.tee_sim.attest import NONCE_SIZE, SIMULATED
+from sandbox.tee_sim.bundle import MOST_BYTES, Bundle, parse
+from sandbox.tee_sim.manifest import OutputTable
+from sandbox.v1 import model_pb2, model_pb2_grpc
+
+T = TypeVar("T")
+MERCHANTS: Final = frozenset({"submitter"})
+SEERS: Final = frozenset({"operator", "owner", "reviewer", "auditor"})
+SPARE: Final = 256 << 20  # bytes of disk that stay free
+IDLE_S: Final = 60.0  # the longest pause within an upload
+_MOST_FILES: Final = 255  # of a view; what a list on the wire may hold, less the line that says how many more
+_MOST_TEXT: Final = 512
+_MOST_VIEWS: Final = 100  # in one answer: each may have many files
+_PREFIX: Final = "/sandbox.v1.ModelService/"
+
+
+class Models(model_pb2_grpc.ModelServiceServicer):
+    """The merchants' shelf at this node."""
+
+    def __init__(self, edge: Edge, ledger: Ledger, run: Path, level: Callable[[], str]) -> None:
+        """Args:
+        run: the node's private run directory.
+        level: what stands around merchant code here; raises ``Unavailable`` if nothing does.
+        """
+        self._edge, self._ledger, self._run, self._level = edge, ledger, run, level
+        self._parsing = asyncio.Lock()  # a bundle in memory is large; one at a time
+
+    async def PutBundle(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802 - the protocol's names
+        """Take a bundle, check it, seal it."""
+
+        async def put() -> Any:
+            opened = await self._begin(requests)
+            folder = Path(tempfile.mkdtemp(prefix="b-", dir=self._run))  # private to this upload
+            try:
+                await self._receive(requests, opened.body, folder / "bundle")
+                async with self._parsing:
+                    view = await asyncio.to_thread(self._keep, opened, folder / "bundle")
+                return model_pb2.PutBundleResponse(bundle=wire.to_proto(view))
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder)
+
+        return await self._edge.unary(context, put)
+
+    async def _begin(self, requests: AsyncIterator[Any]) -> Request[BundleUpload]:
+        """The signed beginning; its nonce is spent before anything is stored."""
+        first = await _within(anext(aiter(requests), None))
+        if first is None or first.WhichOneof("part") != "signed":
+            raise InvalidSpec(tell="an upload begins with its signed announcement")
+        opened = await asyncio.to_thread(self._edge.open, first, _PREFIX + "PutBundle", BundleUpload, MERCHANTS)
+        body = opened.body
+        if not 0 < body.size <= MOST_BYTES:
+            raise InvalidSpec(tell=f"a bundle has 1 to {MOST_BYTES} bytes")
+        statement = signed.verify(opened.caller.key, "bundle", body.statement, BundleStatement)
+        if statement.measurement != body.measurement:
+            raise InvalidSpec(tell="the statement is about another bundle than is announced")
+        if shutil.disk_usage(self._run).free < 2 * body.size + SPARE:
+            raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
+        await asyncio.to_thread(self._edge.spend_nonce, opened, False)
+        return opened
+
+    async def _receive(self, requests: AsyncIterator[Any], body: BundleUpload, path: Path) -> None:
+        """Exactly the bytes the beginning names."""
+        received, digest = 0, Sm3()
+        with path.open("xb") as file:
+            while (message := await _within(anext(aiter(requests), None))) is not None:
+                if message.WhichOneof("part") != "chunk":
+                    raise InvalidSpec(tell="after its beginning an upload has only chunks")
+                received += len(message.chunk)
+                if received > body.size:
+                    raise IntegrityFailed(tell="more bytes came than were signed")
+                digest.update(message.chunk)
+                await asyncio.to_thread(file.write, message.chunk)
+        if received != body.size or digest.digest() != body.digest:
+            raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
+
+    def _keep(self, opened: Request[BundleUpload], path: Path) -> BundleView:
+        body, caller, ledger = opened.body, opened.caller, self._ledger
+        archive = path.read_bytes()
+        bundle = parse(archive)
+        if bundle.measurement != body.measurement:
+            raise InvalidSpec(tell="the bundle has another measurement than was announced")
+        statement = wire.decode(BundleStatement, body.statement.payload)
+        if statement.name != bundle.manifest.name:
+            raise InvalidSpec(tell="the statement names the bundle otherwise than the bundle itself")
+        check_manifest(bundle.manifest)
+        with ledger.store.write() as conn:
+            merchant = registry.find_key(conn, caller.key_id).organisation
+            is_new = bundles.row(conn, bundle.measurement) is None
+            given = HandedIn(merchant, caller.key_id, body.statement, signed.now_ms())
+            row = bundles.keep(conn, ledger.home, ledger.keys.node_key, bundle, archive, given)
+            if is_new:
+                facts = {
+                    "bundle": bundle.measurement.hex(),
+                    "name": bundle.manifest.name,
+                    "form": bundle.manifest.form.value,
+                    "statement": signed.digest("bundle", body.statement).hex(),
+                }
+                ledger.enter_other(conn, "bundle-received", caller.key_id, facts)
+        return _view(row, _described(bundle))
+
+    async def ListBundles(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """List the caller's bundles, or all."""
+
+        def listed() -> Any:
+            opened = self._edge.open(request, _PREFIX + "ListBundles", ListQuery, MERCHANTS | SEERS)
+            self._edge.spend_nonce(opened)
+            ledger, after = self._ledger, _measurement(opened.body.after)
+            limit = min(page(opened.body.limit), _MOST_VIEWS)
+            whose = "" if SEERS & opened.caller.roles else opened.caller.key_id
+            with ledger.store.read() as conn:
+                rows = bundles.listed(conn, after, limit, whose)
+                key = ledger.keys.node_key
+                places = [bundles.locate(conn, ledger.home, key, bytes(row.measurement)) for row in rows]
+            views = [_view(row, bundles.describe(place)) for row, place in zip(rows, places, strict=True)]
+            return model_pb2.ListBundlesResponse(bundles=[wire.to_proto(view) for view in views])
+
+        return await self._edge.unary(context, lambda: asyncio.to_thread(listed))
+
+    async def GetQuote(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return a fresh quote."""
+
+        def quote() -> Any:
+            opened = self._edge.open(request, _PREFIX + "GetQuote", QuoteQuery, ROLES)
+            self._edge.spend_nonce(opened)
+            body = opened.body
+            if len(body.nonce) != NONCE_SIZE or len(body.bundle) not in (0, 32):
+                raise InvalidSpec(tell=f"a nonce has {NONCE_SIZE} bytes, and a measurement none or 32")
+            self._check_seen(opened)
+            level = self._level()
+            text = enclaves.quote(self._ledger.keys, level, body.nonce, body.bundle)
+            return model_pb2.GetQuoteResponse(quote=wire.to_proto(QuoteView(text, level, SIMULATED)))
+
+        return await self._edge.unary(context, lambda: asyncio.to_thread(quote))
+
+    def _check_seen(self, opened: Request[QuoteQuery]) -> None:
+        """A bundle that is not the caller's to see is none, whether it is here or not."""
+        if not opened.body.bundle:
+            return
+        with self._ledger.store.read() as conn:
+            row = bundles.row(conn, opened.body.bundle)
+        if row is None or not (row.submitter == opened.caller.key_id or SEERS & opened.caller.roles):
+            raise NotFound(tell="no such bundle at this node, or not yours")
+
+
+def _view(row: Row[Any], described: Description) -> BundleView:
+    files = [f"{name} ({size} bytes)" for name, size in described.files]
+    if len(files) > _MOST_FILES:
+        files = [*files[:_MOST_FILES], f"and {len(files) - _MOST_FILES} more"]
+    return BundleView(
+        measurement=bytes(row.measurement),
+        name=row.name,
+        form=row.form,
+        merchant=row.merchant,
+        submitter=row.submitter,
+        size=row.size,
+        created_ms=row.created_ms,
+        outputs=tuple(_told(name, table) for name, table in described.manifest.outputs.items()),
+        files=tuple(files),
+    )
+
+
+def _told(name: str, table: OutputTable) -> str:
+    columns = ", ".join(f"{column.name} {column.type}" for column in table.columns)
+    text = f"{name}: {table.class_} ({columns})"
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 5] + " ...)"
+
+
+def _described(bundle: Bundle) -> Description:
+    return Description(bundle.manifest, tuple((name, len(content)) for name, content in bundle.files.items()))
+
+
+def _measurement(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise InvalidSpec(tell="`after` is not a measurement in hex") from None
+
+
+async def _within(message: Awaitable[T]) -> T:
+    try:
+        return await asyncio.wait_for(message, IDLE_S)
+    except TimeoutError:
+        raise DeadlinePassed(tell=f"nothing of the upload came for {IDLE_S:.0f} s", hint="upload again") from None

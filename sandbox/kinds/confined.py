@@ -1,0 +1,89 @@
+"""What jobs that run in the jail share: at which level, under which limits, and where it stands.
+
+Security:  a plan names the level that the node's own probes found; the run is started at this level and no other.
+           Rows are written into file systems that only the jail and its warden have mounted; at level ``narrowed``,
+           which has none, into a folder of the jail's own, removed with it.
+Units:     MiB, bytes, seconds.
+Errors:    those of the jail.
+Not here:  what is run, and whether a level holds here (``tee_sim.probes``).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from sandbox.errors import InvalidSpec, JobFailed
+from sandbox.kinds.kind import Task
+from sandbox.model import JobKind, Plan, Scenario
+from sandbox.tee_sim.levels import Level, Limits, Outcome
+from sandbox.tee_sim.pool import Pool
+
+JAIL: Final = "jail"  # among a node's engines
+SIMULATED: Final = "SIMULATED"
+KINDS: Final = frozenset({JobKind.QUERY, JobKind.MODEL})
+LIBRARIES: Final = ("pyarrow",)  # imported before there is a job
+_MOST_MEMORY: Final = 0.6  # of the machine's
+_LEAST_MIB: Final = 768
+_MIB: Final = 1 << 20
+
+
+def at_level(level: Level) -> str:
+    """Return the name under which a node's engines say whether it confines code at a level."""
+    return f"{JAIL}, {level}"
+
+
+def isolation(level: Level) -> str:
+    """Return how plans, quotes and entries name a level: never without saying what it is not."""
+    return f"{level} {SIMULATED}"
+
+
+def level_of(plan: Plan) -> Level:
+    """Return the level that a plan names."""
+    name, _, mark = plan.isolation.partition(" ")
+    if name not in set(Level) or mark != SIMULATED:
+        raise InvalidSpec("the plan names no level at which code is confined")
+    return Level(name)
+
+
+def least(scenario: Scenario) -> Level:
+    """Return the weakest level that a scenario accepts."""
+    return Level(scenario.isolation or Level.CONFINED)
+
+
+def scratch() -> Path:
+    """Return where this user's jails have their folders: a place of its own that other uids may pass through."""
+    return Path(tempfile.gettempdir()) / f"sandbox-jails-{os.geteuid()}"
+
+
+def limits(task: Task, input_bytes: int, per_byte: float) -> Limits:
+    """Return what one run may use.
+
+    Args:
+        input_bytes: of all its tables together.
+        per_byte: how much memory the work takes for each of them, about.
+    """
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB
+    wanted = _LEAST_MIB + int(input_bytes * per_byte) // _MIB
+    memory = min(wanted, max(_LEAST_MIB, int(machine * _MOST_MEMORY)))
+    return Limits(memory_mib=memory, wall_s=task.deadline_s, cpu_s=int(task.deadline_s) * task.cores, cores=task.cores)
+
+
+def jails(task: Task, preload: tuple[str, ...] = LIBRARIES) -> Pool:
+    """Return where this job's jail comes from, to be entered; it is started when it is taken."""
+    return Pool(0, level_of(task.plan), scratch=scratch(), preload=preload)
+
+
+def run(task: Task, program: Path, tables: Mapping[str, pa.Table], params: bytes, allowed: Limits) -> Outcome:
+    """Run a program of the node's own over tables; ends at once when the job is stopped."""
+    stop: Any = task.stopped()
+    with jails(task) as pool, pool.take(allowed) as jail:
+        outcome = jail.run(program, tables, params, stop)
+    if outcome.level is not level_of(task.plan):
+        raise JobFailed("the jail stood at another level than was planned", stage=JAIL)
+    return outcome
