@@ -72,7 +72,8 @@ clean:  ## remove .venv and every cache
 # --- set-up -------------------------------------------------------------------------------------------------------
 
 # What has to be on the machine: Python 3.11 with venv, OpenSSL 3 as a library (SM2) and as a program (verification by
-# hand, tests). Debian's package names. A C compiler is welcome and not needed: see setup.py.
+# hand, tests). Debian's package names. A C compiler is welcome and not needed: see setup.py. So is bubblewrap: without it
+# a node answers no queries and runs no models at the stronger levels, and says so.
 $(VENV)/.python:
 	@missing=""; \
 	  if ! command -v $(PYTHON) >/dev/null; then missing="$$missing python3.11"; fi; \
@@ -99,6 +100,14 @@ $(VENV)/.python:
 	  fi; \
 	  echo "no C compiler: SM2 intersections and Paillier will be slower; sandbox doctor says so too"; \
 	  echo "to have one: sudo apt-get install gcc libc6-dev python3.11-dev, then make clean and make again"
+	@if command -v bwrap >/dev/null; then exit 0; fi; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing bubblewrap"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      bubblewrap && exit 0; \
+	  fi; \
+	  echo "no bubblewrap: merchants' statements and models are confined at level narrowed at best (sandbox tee doctor)"; \
+	  echo "to have it: sudo apt-get install bubblewrap"
 	@echo "making $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
@@ -106,14 +115,14 @@ $(VENV)/.python:
 $(VENV)/.run: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
 	@echo "installing what the sandbox needs, versions as in constraints.txt (a few minutes the first time)"
 	@$(PIP) install -c constraints.txt setuptools
-	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,models]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	@echo "installing what tests and checks need"
-	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,dev]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,models,dev]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
-	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,dev,bench]'
+	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,models,dev,bench]'
 	@touch $@

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from sqlalchemy import Connection
@@ -38,6 +39,7 @@ from sandbox.registry import Registered
 
 log = logging.getLogger(__name__)
 TELL_S = 10.0
+ANSWER_S = 20.0  # between two answers to one party about one job
 AT_ONCE = 8  # jobs looked after at a time
 ENDS: dict[str, type[SandboxError]] = {
     "withheld": OutputWithheld,
@@ -59,6 +61,7 @@ class Holds:
         in_motion: whether a job's line runs at this moment.
         """
         self._ledger, self._exchange, self._take_up, self._in_motion = ledger, exchange, take_up, in_motion
+        self._last_told: dict[tuple[str, str], float] = {}
 
     async def hold(self, job: Job, setting: Setting, raw: RawResult) -> None:
         """Put a job that passed the gate before the reviewers.
@@ -153,6 +156,8 @@ class Holds:
         if job.state is State.HELD:
             if is_new:
                 await self.tend(job.job_id)
+            elif statement.round == "after":
+                await self._answer(job, statement.party)
         elif statement.round == "after" and review.is_reviewed(job.plan):
             if job.state is State.RELEASED and job.plan.recipient_node == self._ledger.node_id:
                 await self._tell(statement.party, await self._ledger.say(job, "released"), job.job_id)
@@ -160,6 +165,16 @@ class Holds:
                 said = self._ledger.said(conn, job, self._ledger.node_id)
             for which in said.keys() & ENDS.keys():
                 await self._tell(statement.party, said[which], job.job_id)
+
+    async def _answer(self, job: Job, party: str) -> None:
+        """Tell this owner's leave to a party that says its own once more: it may have been away when it was told."""
+        last = self._last_told.get((job.job_id, party), -ANSWER_S)
+        if time.monotonic() - last < ANSWER_S:
+            return  # or two owners would never stop
+        with self._ledger.store.read() as conn:
+            given = self._ledger.said(conn, job, self._ledger.node_id).get("after")
+        if given is not None:
+            await self._tell(party, given, job.job_id)
 
     # --- going on -----------------------------------------------------------------------------------------------------
 
@@ -235,6 +250,8 @@ class Holds:
         """Remind, let expire, and go on with whatever was missed; at the start, and now and then."""
         with self._ledger.store.read() as conn:
             waiting = review.held(conn)
+        held = {hold.job_id for hold in waiting}
+        self._last_told = {place: when for place, when in self._last_told.items() if place[0] in held}
         for first in range(0, len(waiting), AT_ONCE):
             await asyncio.gather(*(self._look_after(hold) for hold in waiting[first : first + AT_ONCE]))
 
@@ -265,6 +282,7 @@ class Holds:
         await asyncio.gather(*(self._tell(party, statement, job.job_id) for party in others))
 
     async def _tell(self, party: str, statement: Signed, job_id: str) -> None:
+        self._last_told[job_id, party] = time.monotonic()
         try:
             await asyncio.wait_for(self._exchange.links.grant(party, statement), TELL_S)
         except (SandboxError, TimeoutError) as error:  # leave is told again, and an end when the party asks

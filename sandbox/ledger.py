@@ -508,9 +508,10 @@ class Ledger:
             now = record.read(conn, job.job_id).state
             then = _ENDS.get(type(error), State.FAILED)
             is_released = "released" in _entered(conn, job.job_id)
-            if now in ENDED or (now is State.HELD and (is_released or then is State.FAILED)):
+            goes_on = then is State.FAILED or (is_released and then is not State.EXPIRED)
+            if now in ENDED or (now is State.HELD and goes_on):
                 # What ended stays as it ended. What is held waits for people, not for connections; and once a share may
-                # have left it can only go on.
+                # have left it goes on, as long as there is time.
                 return False
             if not is_released and not KINDS[job.plan.kind].reveals_in_protocol:
                 conn.execute(delete(released_populations).where(released_populations.c.job_id == job.job_id))

@@ -18,8 +18,9 @@ from pathlib import Path
 from sandbox import signed
 from sandbox.client.connection import CHUNK, Connection
 from sandbox.client.datasets import UPLOAD_RATE, UPLOAD_S, Progress
+from sandbox.client.files import read_file
 from sandbox.crypto.sm3 import sm3
-from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound
+from sandbox.errors import IntegrityFailed
 from sandbox.keyring import public_key
 from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
 from sandbox.tee_sim import attest
@@ -42,7 +43,7 @@ class ModelCalls:
 
     def put_bundle(self, path: Path, progress: Progress | None = None) -> BundleView:
         """Hand a packed bundle in, with a statement that it is the caller's; again, it changes nothing."""
-        archive = _read(path)
+        archive = read_file(path, MOST_BYTES)
         bundle = parse(archive)
         said = BundleStatement(bundle.measurement, bundle.manifest.name, signed.now_ms())
         statement = signed.sign(self._line.person.identity, "bundle", said)
@@ -75,19 +76,6 @@ class ModelCalls:
         text = self._line.read(QuoteView, answer.quote).quote
         found = attest.verify(text, public_key(self._line.node), Expectation(nonce=nonce, bundle=bundle))
         return Quoted(found, text)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            archive = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise NotFound(tell=f"no file {path}", hint="check the path") from None
-    except OSError as error:
-        raise InvalidSpec(tell=f"{path} cannot be read: {error.strerror}", hint="check the path") from None
-    if len(archive) > MOST_BYTES:
-        raise InvalidSpec(tell=f"{path} is larger than a bundle may be: {MOST_BYTES >> 20} MiB")
-    return archive
 
 
 def _chunks(archive: bytes, progress: Progress | None) -> Iterator[bytes]:

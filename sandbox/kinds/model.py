@@ -71,6 +71,7 @@ PRINTED: Final = "printed_bytes"  # the figure that says how much the code print
 SAMPLE_ROWS: Final = 20
 _UNAPPROVED: Final = "the scenario does not approve this bundle"
 _SAMPLE_SIZE: Final = 65536  # characters
+_BESIDE: Final = " | "  # a tab is a control character, and screens replace those
 _PER_BYTE: Final = 8.0  # of memory for each byte of rows: frames are made of them, and copies of frames
 _OUTPUTS: Final[Mapping[ResultClass, str]] = {
     ResultClass.ROW: SCORES,
@@ -238,9 +239,9 @@ def sample(tables: Mapping[str, pa.Table]) -> str:
         count = min(table.num_rows, SAMPLE_ROWS)
         places = np.linspace(0, max(table.num_rows - 1, 0), count).round().astype(np.int64)
         shown = table.take(pa.array(places)).to_pylist()
-        lines = ["\t".join("" if value is None else str(value) for value in row.values()) for row in shown]
+        lines = [_BESIDE.join("" if value is None else str(value) for value in row.values()) for row in shown]
         head = f"{output}: {count} of {table.num_rows} rows"
-        parts.append("\n".join([head, "\t".join(table.column_names), *lines]))
+        parts.append("\n".join([head, _BESIDE.join(table.column_names), *lines]))
     return "\n\n".join(parts)[:_SAMPLE_SIZE]
 
 

@@ -239,6 +239,8 @@ def _outputs(scenario: Scenario, floors: Floors) -> None:
         f"must be 1 to {MOST_EPSILON_MILLI} with noisy outputs, and 0 without",
     )
     gives_points = any(rule.kind is JobKind.TRAIN and rule.class_ is OutputClass.MODEL for rule in scenario.outputs)
+    is_coarse = scenario.score_step >= floors.score_step
+    _need(is_coarse or not gives_points, "score_step", f"is finer than {floors.score_step} points")
     both = gives_points and JobKind.SCORE in scenario.kinds  # of any score the nodes exchange each side's part
     _need(not both, "outputs", "must not give out both people's scores and the other side's coefficients")
 

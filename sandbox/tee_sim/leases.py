@@ -27,9 +27,10 @@ from sandbox.errors import Unavailable
 from sandbox.tee_sim import cgroup
 
 UIDS: Final = range(200_000, 201_000)
-UID_LOCKS: Final = Path("/run/lock/sandbox-uids")
+UID_LOCKS: Final = Path("/run/sandbox-uids")  # not in a folder that others can write
 _PREFIX: Final = "jail-"
 _FRESH_S: Final = 60.0
+_END_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,8 @@ def _sweep_uid(path: Path, locks: Path) -> None:
         return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        while uid in (in_use := _uids_in_use()):
+        end = time.monotonic() + _END_S
+        while uid in (in_use := _uids_in_use()) and time.monotonic() < end:
             for process in in_use[uid]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)

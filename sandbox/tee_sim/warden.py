@@ -37,6 +37,7 @@ if __name__ == "__main__":  # run as a file, isolated: the package is found from
 from sandbox.tee_sim import kernel, landlock, processes, stage
 
 _STREAMS: Final = 4  # 0 orders, 1 and 2 log, 3 ready
+_DEAF_TO: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 _LOOK_S: Final = 1.0
 _GRACE_S: Final = 10.0
 _FREE: Final = 10  # handles for bubblewrap start here
@@ -92,6 +93,8 @@ def _enter(order: dict[str, Any], streams: list[int], trouble: int, warden: int)
         for file in order["joins"]:
             with open(file, "w", encoding="utf-8") as procs:
                 procs.write("0")
+        for name in (*_DEAF_TO, signal.SIGXFSZ):
+            signal.signal(name, signal.SIG_DFL)
         _Step.name = "standard streams"
         for number, stream in enumerate(streams):
             os.dup2(stream, number, inheritable=True)
@@ -172,7 +175,7 @@ def _say(control: socket.socket, handles: list[int] | None = None, **message: ob
 
 def main() -> None:
     """Read the order, and follow it whatever happens."""
-    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+    for name in _DEAF_TO:
         signal.signal(name, signal.SIG_IGN)  # the node is being stopped: that is when this process is needed
     os.umask(0o077)
     control = socket.socket(fileno=int(sys.argv[1]))

@@ -121,6 +121,7 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     (outputs(ALIGNED, top_two=1001), "outputs.aligned.top_two must be"),
     ({"outputs": (*ONE.outputs, replace(CARD, reviewed=False))}, "outputs.scorecard.reviewed must be true"),
     ({"outputs": (*ONE.outputs, CARD)}, "outputs must not give out both people's scores"),
+    ({"kinds": ONE.kinds[:2], "outputs": (*ONE.outputs[:2], CARD), "score_step": 4}, "score_step is finer than 5"),
     ({"quota": Quota(0, 1, 1)}, "quota.calls_per_day"),
     ({"quota": Quota(1, 0, 1)}, "quota.calls_total"),
     ({"quota": Quota(1, 1, 0)}, "quota.rows_total"),

@@ -42,3 +42,14 @@ def intersections(by_hand: ByHand) -> Iterator[Ran]:
         yield Ran(page, by_hand.folder, {number: page.section(number) for number in range(1, 8)})
     finally:
         page.shell.close()
+
+
+@pytest.fixture(scope="session")
+def own_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
+    """A merchant's two models at a data owner's node; the nodes run until the end."""
+    page = Example("own_model", tmp_path_factory.mktemp("own-model"))
+    try:
+        yield Ran(page, page.folder / "lending", {number: page.section(number) for number in range(1, 8)})
+        page.section(8)
+    finally:
+        page.shell.close()

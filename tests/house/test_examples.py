@@ -14,6 +14,9 @@ from example_page import Ran
 from jobs.intersections.generate import AGREED, SHARED, generate
 from jobs.joint_totals.generate import DEPARTMENTS, DISTRICTS
 from jobs.joint_totals.generate import generate as generate_payers
+from jobs.own_model.generate import generate as generate_applicants
+from jobs.own_model.score import model as score_card
+from jobs.own_model.train import model as late_payer
 from sandbox.gate.release import rounded
 
 pytestmark = pytest.mark.slow
@@ -171,4 +174,43 @@ def test_the_answers_on_the_page_are_those_that_leave(intersections: Ran) -> Non
     assert intersections.page.shown
     told = "".join(intersections.told.values())
     for shown in intersections.page.shown:
+        assert shown in told
+
+
+# --- a merchant's own models ------------------------------------------------------------------------------------------
+
+
+def test_points_are_those_that_the_merchants_code_gives_anywhere(own_model: Ran) -> None:
+    rows = generate_applicants()
+    bare = score_card.run({"applicants": rows}, {"base": 600})
+    scores = pd.read_parquet(own_model.folder / "scores" / "scores.parquet").set_index("id_no")["points"]
+    expected = bare["scores"].to_pandas().set_index("id_no")["points"]
+    assert scores.sort_index().equals(expected.sort_index())
+    summary = pd.read_parquet(own_model.folder / "scores" / "summary.parquet").set_index("band")["applicants"]
+    assert summary.to_dict() == dict(zip(*bare["bands"].to_pydict().values(), strict=True))
+
+
+def test_weights_are_those_of_a_fit_in_the_clear_rounded(own_model: Ran) -> None:
+    bare = late_payer.run({"applicants": generate_applicants()}, {"strength": 1.0})
+    for output, table in (("learnt", "weights"), ("summary", "quality")):
+        found = pd.read_parquet(own_model.folder / "weights" / f"{output}.parquet")
+        name, value = found.columns
+        expected = dict(zip(*bare[table].to_pydict().values(), strict=True))
+        places = 3 if output == "learnt" else 2
+        assert found.set_index(name)[value].to_dict() == {
+            key: pytest.approx(round(number, places), abs=1e-12) for key, number in expected.items()
+        }
+
+
+def test_everything_about_an_enclave_says_that_it_is_simulated(own_model: Ran) -> None:
+    assert own_model.told[4].count("vendor: SIMULATED") == 2  # as it was made, and as it was checked offline
+    assert "SIMULATED" in own_model.told[6] and "learnt: 5 of 5 rows" in own_model.told[6]
+    assert re.search(r"^isolation: \w+ SIMULATED$", own_model.told[7], re.MULTILINE)
+    assert "key-released" in own_model.told[7]
+
+
+def test_what_the_page_of_own_models_shows_is_what_leaves(own_model: Ran) -> None:
+    assert len(own_model.page.shown) > 3
+    told = "".join(own_model.told.values())
+    for shown in own_model.page.shown[1:]:  # the first is of `sandbox model try`, on nobody's node
         assert shown in told

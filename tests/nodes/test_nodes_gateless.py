@@ -62,9 +62,9 @@ def test_the_other_owners_gate_keeps_its_share(gateless: World) -> None:
     (gateless.nodes.home("bank") / "got-share").unlink()
 
     job, _ = ask(gateless, 9)
+    assert gateless.ended(job.job_id).state in (State.REFUSED, State.FAILED)
     view = gateless.ended(job.job_id, gateless.op_owner)
     assert view.state is State.REFUSED and view.failure is not None and view.failure.cause == OutputWithheld.public
-    assert gateless.ended(job.job_id).state in (State.REFUSED, State.FAILED)
     assert not got_share(gateless) and "released" not in entered(gateless, job)
 
 

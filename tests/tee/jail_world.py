@@ -26,7 +26,9 @@ from sandbox.tee_sim.levels import Level, Limits, Outcome
 from sandbox.tee_sim.pool import Pool
 
 CANARY = "canary-" + secrets.token_hex(16)
-UIDS = range(210_000, 210_100)  # not the nodes' own, so that what is left over is known to be ours
+# Not the nodes' own, nor those of another run of these tests: what is left over is then known to be ours.
+FIRST_UID = int(os.environ.get("JAIL_TEST_UIDS", 210_000 + os.getpid() % 50 * 100))
+UIDS = range(FIRST_UID, FIRST_UID + 99)
 SMALL = Limits(memory_mib=512, wall_s=30.0, cpu_s=60, processes=24, disk_mib=32, files=500, log_bytes=4096)
 NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 NATIVE = """

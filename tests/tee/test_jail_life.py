@@ -29,7 +29,7 @@ from sandbox.tee_sim.pool import Pool
 
 NODE = Path(__file__).with_name("jail_node.py")
 PACKAGES = ":".join(path for path in sys.path if path.endswith("site-packages"))
-ORDINARY = 210_200
+ORDINARY = UIDS.stop
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,8 @@ def wait_until_clean(targets: World) -> None:
 
 def start_node(targets: World, level: Level) -> tuple[subprocess.Popen[str], int]:
     command = [sys.executable, str(NODE), "", "hold", level, str(targets.scratch), str(targets.program)]
-    node = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "JAIL_TEST_UIDS": str(UIDS.start)}
+    node = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert node.stdout is not None
     warden = int(node.stdout.readline())
     targets.tokens |= {path.name.removeprefix("jail-") for path in targets.scratch.glob("jail-*")}
