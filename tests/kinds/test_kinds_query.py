@@ -382,7 +382,7 @@ def test_a_group_below_the_minimum_is_withheld() -> None:
     few = with_column(PEOPLE, "city", lambda held: ["north"] * 4 + ["south"] * 1000 + ["east"] * 996)
     statement = "SELECT city, count(*) AS n FROM data GROUP BY city"
     assert withheld(statement, few) == "table: 0 is below 5"
-    assert withheld(statement + " ", PEOPLE) == ""
+    assert withheld(statement) == ""
     enough = with_column(PEOPLE, "city", lambda held: ["north"] * 5 + ["south"] * 1000 + ["east"] * 995)
     assert withheld(statement, enough) == ""
     nobody = with_column(PEOPLE, "city", lambda held: ["south"] * 1000 + ["east"] * 1000)
