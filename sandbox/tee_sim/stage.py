@@ -2,11 +2,11 @@
 
     /tmp in the warden's own mount namespace
         in/         job: program, tables, parameters; the node writes, the jail reads
-        work/       out, tmp, shm: one file system of the size and the number of files the limits allow
+        room/       out, tmp, shm: one file system of the size and the number of files the limits allow
         runtime/    bin, lib, site: interpreter, standard library and the pinned packages, read-only
 
 Security: nothing else of the machine but its shared libraries and time zones is bound into the jail; everything
-          but ``work`` is read-only; no set-uid, no devices, no executing from ``work``.
+          but ``room`` is read-only; no set-uid, no devices, no executing from ``room``.
 Errors:   ``OSError``.
 """
 
@@ -49,7 +49,7 @@ def enter_user_namespace() -> None:
 
 
 def build(order: dict[str, Any]) -> list[int]:
-    """Mount everything in this process's own mount namespace; return handles to ``in``, ``out`` and ``work``."""
+    """Mount everything in this process's own mount namespace; return handles to ``in``, ``out`` and ``room``."""
     kernel.mount("none", "/", "", REC | PRIVATE)
     runtime = order["runtime"]
     sources = {name: os.open(path, os.O_PATH | os.O_CLOEXEC) for name, path in runtime.items()}
@@ -58,15 +58,15 @@ def build(order: dict[str, Any]) -> list[int]:
     owner = order["identity"] or [os.geteuid(), os.getegid()]
     limits = order["limits"]
     _memory(STAGE, "size=4m,mode=0755")
-    for name in ("in", "work", "runtime"):
+    for name in ("in", "room", "runtime"):
         os.mkdir(f"{STAGE}/{name}", 0o755)
         os.chmod(f"{STAGE}/{name}", 0o755)  # noqa: S103 - whatever the umask: the jail has another uid
     _memory(f"{STAGE}/in", "size=75%,mode=0755", huge=True)
-    _memory(f"{STAGE}/work", f"size={limits['disk_mib']}m,nr_inodes={limits['files'] + 4},mode=0755", NOEXEC)
+    _memory(f"{STAGE}/room", f"size={limits['disk_mib']}m,nr_inodes={limits['files'] + 4},mode=0755", NOEXEC)
     for name in ("out", "tmp", "shm"):
-        os.mkdir(f"{STAGE}/work/{name}", 0o700)
+        os.mkdir(f"{STAGE}/room/{name}", 0o700)
         if os.geteuid() == 0:
-            os.chown(f"{STAGE}/work/{name}", owner[0], owner[1])
+            os.chown(f"{STAGE}/room/{name}", owner[0], owner[1])
     for name, source in sources.items():
         _show(source, f"{STAGE}/runtime/{name}")
     hidden = f"{STAGE}/runtime/{order['library']}/site-packages"
@@ -76,7 +76,7 @@ def build(order: dict[str, Any]) -> list[int]:
     with open(target, "wb") as file:
         file.write(inside)
     os.chmod(target, 0o644)
-    return [os.open(f"{STAGE}/{name}", os.O_RDONLY | os.O_DIRECTORY) for name in ("in", "work/out", "work")]
+    return [os.open(f"{STAGE}/{name}", os.O_RDONLY | os.O_DIRECTORY) for name in ("in", "room/out", "room")]
 
 
 def _memory(target: str, data: str, flags: int = 0, *, huge: bool = False) -> None:
@@ -128,8 +128,8 @@ def options(order: dict[str, Any], wall: int) -> Iterator[str]:
         elif os.path.isdir(path):
             yield from ("--ro-bind", path, path)
     yield from ("--proc", "/proc", "--dev", "/dev")
-    yield from ("--ro-bind", f"{STAGE}/in", "/job/in", "--bind", f"{STAGE}/work/out", "/job/out")
-    yield from ("--bind", f"{STAGE}/work/tmp", "/tmp", "--bind", f"{STAGE}/work/shm", "/dev/shm")  # noqa: S108
+    yield from ("--ro-bind", f"{STAGE}/in", "/job/in", "--bind", f"{STAGE}/room/out", "/job/out")
+    yield from ("--bind", f"{STAGE}/room/tmp", "/tmp", "--bind", f"{STAGE}/room/shm", "/dev/shm")  # noqa: S108
     yield from ("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/job", "--seccomp", str(wall))
     for name, value in order["environment"].items():
         yield from ("--setenv", name, value)

@@ -1,7 +1,7 @@
 """The process beside each jail: it builds the jail, outlives nothing, and cleans up. Run by file name.
 
     node  --- order, one JSON line ----------------------------------->  warden
-    node <--- {"started", "base"} and the folders in, out, work --------  warden      as handles
+    node <--- {"started", "base"} and the folders in, out, room --------  warden      as handles
     node <--- {"status"} -----------------------------------------------  warden     every process is gone
     node  --- "k" ------------------------------------------------------>  warden     end it now
     node hangs up, or dies  -------------------------------------------->  warden     end it, clean up, leave

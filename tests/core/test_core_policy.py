@@ -22,6 +22,7 @@ from core_builders import (
     OFFICER,
     OTHER,
     RIGHT,
+    THIRD,
     departments,
     facts,
     psi,
@@ -36,6 +37,7 @@ from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PrivateKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, SandboxError, Unavailable
+from sandbox.kinds import confined
 from sandbox.model import (
     ApplicantInput,
     ApplicantScore,
@@ -48,6 +50,7 @@ from sandbox.model import (
     JobKind,
     JobSpec,
     MeasureRange,
+    ModelSpec,
     OutputClass,
     OutputRule,
     PartyRole,
@@ -55,6 +58,7 @@ from sandbox.model import (
     PriceTerms,
     PsiEngine,
     PsiSpec,
+    QuerySpec,
     Quota,
     Scenario,
     ScoreScope,
@@ -68,6 +72,7 @@ from sandbox.policy.admit import REFUSALS, Choices, Earlier, Facts, OwnDataset, 
 from sandbox.policy.consent import commitment, open_subject
 from sandbox.policy.scenario import Given, check, coefficient, required
 from sandbox.store import Store, consents, usage
+from sandbox.tee_sim.levels import Level
 
 ONE = scenario()
 BANK_USE, OPERATOR_USE = ONE.datasets
@@ -89,6 +94,10 @@ BANDS, RANGE = Dimension("bands", "late", (), (1, 5)), MeasureRange("income", 0,
 MEMBERS = OutputRule(JobKind.PSI, "members", OutputClass.ROW_CONSENTED, 0, 1, 1000, 100_000)
 CARD = OutputRule(JobKind.TRAIN, "scorecard", OutputClass.MODEL, 10, 10, 1000, 100_000, reviewed=True)
 ROWS: dict[str, Any] = {"kinds": (JobKind.PSI,), "outputs": (MEMBERS,)}  # rows of people leave, and nobody is scored
+TABLE = OutputRule(JobKind.QUERY, "table", OutputClass.AGGREGATE, 10, 10, 1000, 100_000)
+LEARNT = OutputRule(JobKind.MODEL, "learnt", OutputClass.MODEL, 10, 10, 1000, 100_000, reviewed=True)
+STATED: dict[str, Any] = {"kinds": (JobKind.QUERY,), "outputs": (TABLE,), "measures": (RANGE,), "computing_parties": ()}
+MODELS: dict[str, Any] = {"kinds": (JobKind.MODEL,), "outputs": (LEARNT,), "bundles": (b"B" * 32,)}
 
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"datasets": ()}, "datasets must name one to eight"),
@@ -142,6 +151,13 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"measures": (replace(RANGE, places=10),)}, "measures.income must have 0 to 9 places"),
     ({**ROWS, "consent": Consent(ConsentRule.NONE, ConsentRule.NONE, ())}, "consent.batch must be HELD_LETTER"),
     ({**ROWS, "consent": Consent(ConsentRule.TOKEN, ConsentRule.NONE, ())}, "consent.batch must be HELD_LETTER"),
+    ({"isolation": "confined"}, "isolation is for queries and models"),
+    ({"isolation": "none"}, "isolation must be one of confined, unprivileged, narrowed"),
+    ({"bundles": (bytes(32),)}, "bundles must name one for models, and none without"),
+    ({**STATED, "isolation": "Confined"}, "isolation must be one of"),
+    ({**STATED, "datasets": (BANK_USE, replace(BANK_USE, version=2))}, "datasets must be one of each owner"),
+    ({**MODELS, "bundles": ()}, "bundles must name one for models"),
+    ({**MODELS, "bundles": (bytes(32), bytes(32))}, "bundles names one twice"),
     ({"price": PriceTerms("fujian-2024", "1.5", False)}, "price.coefficient"),
     ({"price": PriceTerms("fujian-2024", "1e0", False)}, "price.coefficient"),
     ({"price": PriceTerms("fujian-2024", "1\n", False)}, "price.coefficient"),
@@ -154,6 +170,8 @@ def test_a_whole_scenario_passes() -> None:
     check(scenario(dimensions=(BANDS, replace(BANDS, name="bad", column="bad")), measures=(RANGE,)), FLOORS)
     check(scenario(**ROWS, consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ())), FLOORS)
     check(departments(), FLOORS)
+    check(scenario(**STATED), FLOORS)
+    check(scenario(**MODELS, isolation="narrowed"), FLOORS)
     assert required(ONE) == {"bank", "operator", "witness"}
     assert coefficient(replace(ONE, price=PriceTerms("fujian-2024", "0.25", False))) == Decimal("0.25")
 
@@ -222,6 +240,17 @@ def held(**changes: Any) -> Facts:
     return facts(standing=standing(scenario=scenario(**changes)))
 
 
+QUERY = JobSpec("q", b"S" * 32, QuerySpec(LEFT, "SELECT avg(income) AS mean FROM data"))
+CODE = JobSpec("m", b"S" * 32, ModelSpec(LEFT, b"B" * 32))
+
+
+def confining(*levels: Level, **changes: Any) -> Facts:
+    """What a node knows that confines code at some levels, under a scenario for statements."""
+    reasons = {confined.at_level(level): "" if level in levels else f"no {level} here" for level in Level}
+    engines = {"duckdb": "", "jail": "" if levels else "no jail here", **reasons}
+    return replace(held(**{**STATED, **changes}), engines=engines)
+
+
 def departmental(count: int = 3, **changes: Any) -> Facts:
     return facts(standing=standing(scenario=departments(count), **changes))
 
@@ -257,6 +286,11 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
     ("contributors", totals(LEFT, RIGHT), departmental(), BANK),
     ("two", totals(LEFT, RIGHT), departmental(2), BANK),
     ("columns", totals(groups=("late_band",)), departmental(), BANK),
+    ("bundle", CODE, replace(held(**{**MODELS, "bundles": (b"X" * 32,)}), engines={"jail": ""}), BANK),
+    ("untested", QUERY, replace(confining(Level.CONFINED), test_before_production=True), BANK),
+    ("proposer", QUERY, confining(Level.CONFINED), Choices("operator")),
+    ("dataset", replace(QUERY, kind=QuerySpec(THIRD, "SELECT 1")), confining(Level.CONFINED), BANK),
+    ("recipient", QUERY, confining(Level.CONFINED, recipient=replace(ONE.recipient, node_id="operator")), BANK),
     ("models", BATCH, facts(earlier=MODEL_JOB, used=Used(0, 0, 0, frozenset({"a", "b"}))), BANK),
     ("recipient", psi(), held(recipient=replace(ONE.recipient, node_id="third")), BANK),
     ("recipient", BATCH, replace(held(recipient=replace(ONE.recipient, node_id="operator")), earlier=MODEL_JOB), BANK),
@@ -287,6 +321,62 @@ def test_a_plan_says_exactly_what_will_run() -> None:
     assert (plan.outputs, plan.deadline_s, plan.time_ms, plan.recipient_node) == ((ALIGNED,), 900, NOW, "bank")
     assert (plan.scenario_digest, plan.submission_digest) == (b"S" * 32, b"D" * 32)
     assert {r.party for r in plan.reveals} == {"bank", "operator", "recipient"}
+
+
+def test_a_plan_says_in_what_an_engine_runs() -> None:
+    fast = JobSpec("request-1", b"S" * 32, PsiSpec(LEFT, RIGHT, PsiEngine.RR22))
+    assert plan_of(fast).isolation == "engine-child"
+    assert plan_of(TRAIN, facts(earlier=ALIGNED_JOB)).isolation == "engine-child"
+    assert plan_of().isolation == "process"
+    assert plan_of(BATCH, facts(earlier=MODEL_JOB)).isolation == "process"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "here", "planned"),
+    [
+        ("", (Level.CONFINED,), "confined SIMULATED"),
+        ("confined", (Level.CONFINED,), "confined SIMULATED"),
+        ("narrowed", (Level.CONFINED,), "confined SIMULATED"),  # never a weaker one than there is
+        ("narrowed", (Level.NARROWED,), "narrowed SIMULATED"),
+        ("unprivileged", (Level.UNPRIVILEGED, Level.NARROWED), "unprivileged SIMULATED"),
+    ],
+)
+def test_a_statement_runs_at_the_strongest_level_there_is(accepted: str, here: tuple[Level, ...], planned: str) -> None:
+    plan = plan_of(QUERY, confining(*here, isolation=accepted))
+    assert (plan.kind, plan.engine, plan.isolation) == (JobKind.QUERY, "duckdb", planned)
+    assert [(p.node_id, p.role, p.fields) for p in plan.parties] == [("bank", PartyRole.LEFT, ("income",))]
+    assert [rule.name for rule in plan.outputs] == ["table"]
+    assert confined.level_of(plan) in here
+
+
+@pytest.mark.parametrize(
+    ("accepted", "here", "reason"),
+    [
+        ("", (Level.UNPRIVILEGED,), "at level confined: no confined here"),
+        ("unprivileged", (Level.NARROWED,), "at level unprivileged: no unprivileged here"),
+        ("narrowed", (), "at level narrowed: no narrowed here"),
+    ],
+)
+def test_a_level_that_is_not_reached_is_refused_with_what_is_missing(
+    accepted: str, here: tuple[Level, ...], reason: str
+) -> None:
+    with pytest.raises(Unavailable, match=f"bank cannot confine code {reason}") as refusal:
+        plan_of(QUERY, confining(*here, isolation=accepted))
+    assert (refusal.value.party, refusal.value.stage) == ("bank", "admit")
+    assert "sandbox tee doctor" in refusal.value.hint
+
+
+def test_a_statement_uses_the_rows_of_its_dataset() -> None:
+    assert rows_needed(QUERY, confining(Level.CONFINED)) == rows_needed(CODE, facts()) == 600
+    used = Used(0, 0, ONE.quota.rows_total - 599, frozenset())
+    with pytest.raises(BudgetSpent, match="rows are used up"):
+        plan_of(QUERY, replace(confining(Level.CONFINED), used=used))
+
+
+def test_a_statement_is_read_before_any_work() -> None:
+    late = replace(QUERY, kind=QuerySpec(LEFT, "SELECT avg(late) AS mean FROM data"))
+    with pytest.raises(InvalidSpec, match="line 1, column 12"):
+        plan_of(late, confining(Level.CONFINED))
 
 
 def test_training_brings_the_third_party_and_one_person_no_metrics() -> None:
