@@ -390,8 +390,9 @@ class Ledger:
             partners = frozenset(party.dataset.code for party in others if party.dataset is not None)
             least = max(rule.min_group for rule in job.plan.outputs)
             is_compared = any(rule.class_ is OutputClass.AGGREGATE for rule in job.plan.outputs)
+            is_alone = any(party.node_id == job.plan.recipient_node for party in others)
             for subject in subjects(scenario):
-                asked = history.Asked(subject, job.job_id, partners, content)
+                asked = history.Asked(subject, job.job_id, partners, content, is_alone)
                 if is_compared and (reason := history.conflict(conn, asked, raw.populations, least)):
                     raise OutputWithheld(reason, stage="gate")
                 history.note(conn, asked, raw.populations, signed.now_ms())

@@ -761,7 +761,7 @@ class Population:
     """The people behind one number that would leave, as far as one owner knows them; what differencing is found by."""
 
     name: str
-    sketch: bytes = field(repr=False)  # of their keys, 128 bytes: see kinds.population
+    sketch: bytes = field(repr=False)  # of their keys, 136 bytes: see kinds.population
     rows: int  # of this owner's, in the sketch
     size: int  # of the group, over all parties
     is_whole: bool = False  # all rows this owner brought: nobody knows which of them are in the group

@@ -32,6 +32,7 @@ from sandbox.model import (
     Decision,
     DecisionView,
     JobKind,
+    ModelSpec,
     Plan,
     ReleaseView,
     ReviewDecision,
@@ -322,6 +323,9 @@ def view(conn: Connection, node_key: bytes, job_id: str, now_ms: int, sample: st
 def _asked(job: Job) -> tuple[str, ...]:
     """Return what the submitter asked for, as it stands in the spec, and whose columns go in."""
     spec = [line for line in str(wire.to_proto(job.spec.kind)).splitlines() if line.strip()]
+    if isinstance(job.spec.kind, ModelSpec):  # bytes, which people compare in hexadecimal
+        spec = [line for line in spec if not line.startswith("bundle:")]
+        spec.insert(0, f"bundle: {job.spec.kind.bundle.hex()}")
     used = [
         f"{party.node_id}: {party.dataset.code} {party.dataset.version}: {', '.join(party.fields) or 'keys only'}"
         for party in job.plan.parties

@@ -33,6 +33,8 @@ KINDS: Mapping[JobKind, Words] = {
     JobKind.TRAIN: ("training", "联合训练"),
     JobKind.SCORE: ("scores", "评分"),
     JobKind.AGGREGATE: ("table of totals", "联合统计"),
+    JobKind.QUERY: ("one statement over a dataset", "单条查询"),
+    JobKind.MODEL: ("the merchant's own code next to the data", "数商自带模型"),
 }
 CLASSES: Mapping[OutputClass, Words] = {
     OutputClass.AGGREGATE: ("totals of groups", "分组统计"),
@@ -91,6 +93,7 @@ def draw(view: ReviewView, node: str) -> str:
     _state(body, view, node)
     _outputs(body, view.outputs)
     _recipient(body, view)
+    _asked(body, view)
     _checks(body, view)
     _sample(body, view.sample)
     _history(body, view)
@@ -172,6 +175,14 @@ def _recipient(body: Element, view: ReviewView) -> None:
         (("Parties", "参与方"), list(view.parties)),
     ]
     _members(body, rows)
+
+
+def _asked(body: Element, view: ReviewView) -> None:
+    _heading(body, ("What was asked", "请求内容"))
+    SubElement(body, "pre").text = "\n".join(legible(line) for line in view.asked)
+    _heading(body, ("Who learns what", "各方得知内容"))
+    columns = (("party", "参与方"), ("learns", "得知"))
+    _table(body, columns, ((one.party, (one.what, one.what_zh)) for one in view.reveals))
 
 
 def _checks(body: Element, view: ReviewView) -> None:

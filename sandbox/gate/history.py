@@ -3,7 +3,7 @@
 A new group and an earlier one of the same controller, both known exactly or both only as "some of all these":
 
     exact   own people differ     conflict if all who differ may be fewer than ``least``: own ones by the sketches,
-                                  others' by their numbers
+                                  others' by their numbers, unless one of them is who receives
             own people the same   conflict if the sizes differ by 1 .. least-1: somebody else's few people
     whole   own sets differ       conflict if by fewer than ``least``, the sizes too, and a partner is the same
             own sets the same     conflict if the partners' data differ, and the sizes by 1 .. least-1; of sums also if
@@ -60,6 +60,7 @@ class Asked:
     job_id: str
     partners: frozenset[str]  # dataset codes of the others
     content: bytes  # digest of the others' content hashes
+    is_alone: bool = False  # whoever receives has rows in it and knows what changed there: others are no cover
 
 
 def note(conn: Connection, asked: Asked, populations: Sequence[Population], now_ms: int) -> None:
@@ -91,7 +92,7 @@ def conflict(conn: Connection, asked: Asked, populations: Sequence[Population], 
     groups, every = _Groups.of(*columns, name=np.arange(len(exact))), np.ones(len(exact), np.bool_)
     for place, one in enumerate(exact):
         some = groups.about(one.rows, least, is_upward=True)  # of each two, one looks at the other
-        if len(hits := some["name"][_exact(one, some, least, place, every)]):
+        if len(hits := some["name"][_exact(one, some, least, place, every, asked.is_alone)]):
             return _reason(one.name, exact[hits[0]].name, "this job", least)
     with _LOCK:
         while True:
@@ -168,13 +169,16 @@ class _Groups:
         return _Groups({name: np.ascontiguousarray(column[..., order]) for name, column in self.columns.items()})
 
 
-def _exact(one: Population, groups: _Groups, least: int, name: int, listed: _Column) -> _Column:
+def _exact(
+    one: Population, groups: _Groups, least: int, name: int, listed: _Column, is_alone: bool = False
+) -> _Column:
     """Return the places of exactly known groups in conflict with a new one; ``listed``: the names of the new job's."""
     same, places, own = groups.near(words(one.sketch)[0], least)
     sizes = np.abs(groups["size"][same] - one.size)
     same = same[(groups["rows"][same] > 0) & (sizes > 0) & (sizes < least)]
     rows, others = groups["rows"][places], groups["size"][places] - groups["rows"][places]
-    close = own + np.abs(others - (one.size - one.rows)) < least
+    cover = 0 if is_alone else np.abs(others - (one.size - one.rows))
+    close = own + cover < least
     # A few own people among others': two cells have nobody in common, and look near only because there are so few.
     is_small = (np.minimum(rows, one.rows) < least) & (others > 0) & (one.size > one.rows)
     names = groups["name"][places]
@@ -274,7 +278,7 @@ class _Memory:
                     hits = _whole(one, some, least, shared, content)
                     hits = hits[~some["is_known"][hits]] if one.size in exact else hits
                 else:
-                    hits = _exact(one, some, least, name, listed)
+                    hits = _exact(one, some, least, name, listed, asked.is_alone)
                 hits = hits[some["job"][hits] != job]
                 if len(hits):
                     return one, int(some["place"][hits[0]])

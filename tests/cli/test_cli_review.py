@@ -28,6 +28,7 @@ from sandbox.model import (
     OutputClass,
     OutputRule,
     ReleaseView,
+    Reveal,
     ReviewDecision,
     ReviewVerdict,
     ReviewView,
@@ -59,6 +60,8 @@ VIEW = ReviewView(
     due_ms=1_700_600_000_000,
     is_due_soon=True,
     sample="band,points\n<30,12",
+    asked=("bank: loans 1: income", "release_scorecard: true"),
+    reveals=(Reveal("bank", "points of every band", "各分段的分值"),),
 )
 HOSTILE = (
     "<script>alert(1)</script>",

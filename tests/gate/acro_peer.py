@@ -19,6 +19,7 @@ import json
 import logging
 import sys
 import warnings
+from importlib.metadata import version
 from typing import Any
 
 import acro  # type: ignore[import-not-found]
@@ -28,7 +29,9 @@ import pandas as pd
 def tabulate(session: Any, asked: dict[str, Any]) -> dict[str, Any]:
     """Return what acro says of one table."""
     count_rows, count_columns = asked["levels"]
-    places = [(at // count_columns, at % count_columns, value) for at, one in enumerate(asked["cells"]) for value in one]
+    places = [
+        (at // count_columns, at % count_columns, value) for at, one in enumerate(asked["cells"]) for value in one
+    ]
     rows, columns, values = (list(part) for part in zip(*places, strict=True)) if places else ([], [], [])
     session.config["check_missing_values"] = asked["missing"]
     session.crosstab(
@@ -56,7 +59,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     session = acro.ACRO()
     answer = {
-        "version": acro.__version__,
+        "version": version("acro"),
         "bounds": {name: session.config[name] for name in session.config if name.startswith("safe_")},
         "tables": [tabulate(session, one) for one in asked["tables"]],
         "models": [fit(session, one) for one in asked["models"]],

@@ -4,15 +4,15 @@
     PresenceOfZeroCheck     no rows
     NKCheck                 the two largest values make up 90 % of the total, or more
     PPercentCheck           all but the two largest come to less than 10 % of the largest
-    MissingCheck            a row has no value (acro does not look unless it is told to)
+    MissingCheck            a row has no value (acro does not look unless it is told to), or there are no rows
     MinimumDoFCheck         of a deviation: rows less one are below 10; of a model: rows less the rank of its columns
 
 Where a value is negative, dominance is not judged in the whole table: acro marks the cells with such values, for people
 to review.
 
 Source:  acro 1.0.2 (``default.yaml``, ``checks.json``, ``risks.json``); (n, k) and p % as in Hundepool et al.,
-         "Statistical Disclosure Control", 2012, chapter 4. One thing is not documented: of a cell whose values are all
-         zero, acro says that 0 is less than 10 % of 0 ("PPercentCheck").
+         "Statistical Disclosure Control", 2012, chapter 4. Two things are not documented: a cell whose values are all
+         zero fails PPercentCheck, and one without rows fails MissingCheck.
 Shapes:  a cell is the values of its rows, None where there is none; a table its cells, the last level fastest.
 """
 
@@ -44,8 +44,8 @@ def is_empty(cell: Cell) -> bool:
 
 
 def lacks_a_value(cell: Cell) -> bool:
-    """Return whether a row does not count in a total."""
-    return any(value is None for value in cell)
+    """Return whether a row does not count in a total, or none does."""
+    return not cell or any(value is None for value in cell)
 
 
 def is_dominated(cell: Cell) -> bool:

@@ -149,9 +149,7 @@ def test_a_scorecard_leaves_after_two_people_looked(world: World) -> None:
     data = Data(world.register("bank-owner", loans, BANK), world.register("op-owner", records, OPERATOR))
     draft = world.draft(data.bank, data.operator)
     card = OutputRule(JobKind.TRAIN, "scorecard", OutputClass.MODEL, 10, 10, 1000, 100_000, reviewed=True)
-    digest = world.approved(
-        replace(draft, kinds=(JobKind.PSI, JobKind.TRAIN), outputs=(*draft.outputs[:2], card))
-    )
+    digest = world.approved(replace(draft, kinds=(JobKind.PSI, JobKind.TRAIN), outputs=(*draft.outputs[:2], card)))
     psi = world.released(world.align(digest, data.bank, data.operator))
     train = world.officer.train(digest, psi.job_id, steps=10, seed=b"card", release_scorecard=True)
     world.held(train.job_id, timeout_s=120)
