@@ -43,6 +43,11 @@ SECONDS: Final = 600
 MOST: Final = 1 << 30
 OURS: Final = {"sum": Statistic.SUM, "mean": Statistic.MEAN, "count": Statistic.COUNT, "std": Statistic.VARIANCE}
 BOUNDS: Final[dict[str, Any]] = {"min_group": 10, "top_two": 900, "remainder": 100}  # as acro's
+ALONE: Final[dict[str, dict[str, int]]] = {  # each of its checks by itself
+    "MinimumThresholdCheck": {"top_two": 1000, "remainder": 0},
+    "NKCheck": {"remainder": 0},
+    "PPercentCheck": {"top_two": 1000},
+}
 MODEL: Final = OutputRule(JobKind.TRAIN, "scorecard", OutputClass.MODEL, 10, 10, 1000, 1 << 20)
 Owners = Sequence[int]
 
@@ -80,6 +85,7 @@ def edges() -> list[Cell]:
     found: list[Cell] = [(), [None] * 12, [5] * 9, [5] * 10, [5] * 11, [0] * 12, [0] * 11 + [1], [0] * 10 + [1, 1]]
     found += [[60, 30, *small], [60, 29, *small], [59, 30, 2, *small[1:]], [899, 1, *[10] * 10], [900, 1, *[10] * 10]]
     found += [[100, 100, *small], [100, 100, 0, *small[1:]], [101, 7, *small], [100, 7, 2, *small[1:]]]
+    found += [[1000, 11, *[9] * 11], [1000, 10, *[10] * 10], [1000, 1000, *[9] * 11], [1000, 1000, *[10] * 10]]
     found += [[MOST, *[MOST // 100] * 12], [MOST, MOST, *[MOST // 200] * 12], [MOST, *[1] * 30], [1, *[0] * 20]]
     found += [[7] * 9 + [None], [7] * 10 + [None], [7] * 10 + [None] * 9, [7] * 10 + [None] * 10, [7] + [None] * 30]
     return found
@@ -253,7 +259,7 @@ def lets_pass(cell: Cell, owners: Owners, of: str, **rule: Any) -> bool:
         marks = [dominance.ladder(shape, one) for one in weights]
         steps = dominance.highest(shape, np.sum(marks, axis=0, dtype=np.uint64))
         parts = [dominance.sixteenths(one, steps, len(weights)) for one in weights]
-        told = np.sum(parts, axis=0, dtype=np.uint64)
+        told: Any = np.sum(parts, axis=0, dtype=np.uint64)
         covers = [dominance.cover(part, told, steps, len(weights)) for part in parts]
     plan = replace(PLAN, outputs=(replace(PLAN.outputs[0], **BOUNDS | rule),))
     try:
@@ -305,6 +311,27 @@ def test_rules_written_anew_say_of_every_model_what_acro_says(acro: dict[str, An
 
 
 # --- ours is stricter, never laxer ------------------------------------------------------------------------------------
+
+
+@with_acro
+@pytest.mark.parametrize("check", ALONE)
+def test_check_by_check_nothing_passes_here_that_fails_there(acro: dict[str, Any], check: str) -> None:
+    """With the others switched off: whatever fails by p % fails by (n, k) as well, at these bounds."""
+    seen: Counter[bool] = Counter()
+    for table, said in zip(TABLES, acro["tables"], strict=True):
+        if table.of not in ("sum", "mean") or table.has_negative:
+            continue
+        fails = failed(said)
+        for at, (cell, owners) in enumerate(zip(table.cells, table.owners, strict=True)):
+            if is_listed(cell):
+                continue
+            fits = not fails[divmod(at, table.levels[1])] & {check, "MinimumThresholdCheck"}
+            passes = lets_pass(cell, owners, table.of, **ALONE[check])
+            assert fits or not passes, (cell, owners)
+            if len(set(owners)) < 2 and not is_short(cell):
+                assert passes == fits, (cell, owners)  # who has everybody judges as acro does
+                seen[passes] += 1
+    assert min(seen[True], seen[False]) >= 30, seen
 
 
 @with_acro

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -45,6 +46,7 @@ from sandbox.model import (
 )
 from sandbox.tee_sim import probes, sql
 from sandbox.tee_sim.levels import Level, Limits, Outcome
+from sandbox.tee_sim.pool import Pool
 from sandbox.tee_sim.stream import read_stream, write_stream
 
 FIELDS = ("city", "sex", "age", "income", "paid", "late")
@@ -315,6 +317,12 @@ def test_what_a_jail_says_is_not_believed(
         room("SELECT city, count(*) AS n FROM data GROUP BY city").compute()
 
 
+def test_a_second_row_is_not_believed(jailed: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    changed(monkeypatch, rows_of_people)
+    with pytest.raises(JobFailed):
+        room("SELECT count(*) AS n FROM data").compute()
+
+
 def test_a_value_outside_its_range_is_not_told(jailed: Level) -> None:
     low = with_column(PEOPLE, "paid", lambda held: [Decimal("-500.01"), *held[1:]])
     with pytest.raises(WrongState) as told:
@@ -322,6 +330,35 @@ def test_a_value_outside_its_range_is_not_told(jailed: Level) -> None:
     assert told.value.tell == "a value of 'paid' is outside the range the scenario declares"
     assert "500" not in str(told.value)
     room("SELECT sex, sum(income) AS total FROM data GROUP BY sex", low).compute()  # a column nobody asked for
+
+
+def test_values_are_held_against_their_ranges_wherever_they_are() -> None:
+    low = with_column(PEOPLE, "paid", lambda held: [Decimal("-500.01"), *held[1:]])
+    city = PEOPLE["city"][0].as_py()
+    assert city is not None
+    other = "north" if city != "north" else "south"
+    with pytest.raises(WrongState, match="of 'paid' is outside"):
+        judged(f"SELECT sum(paid) AS total FROM data WHERE city = '{other}'", low)
+    judged(f"SELECT sum(income) AS total FROM data WHERE city = '{other}'", low)
+
+
+def test_a_total_that_cannot_be_told_exactly_ends_the_job() -> None:
+    large = with_column(PEOPLE, "income", lambda held: [1 << 45] * 2000)
+    held, spec = asking("SELECT sum(income) AS total FROM data")
+    held = dataclasses.replace(held, measures=(MeasureRange("income", 0, 1 << 46),))
+    with pytest.raises(WrongState, match="a total of 'income' is too large to be given exactly"):
+        populations(held, spec, large)
+    _, mean = asking("SELECT avg(income) AS mean FROM data")
+    assert populations(held, mean, large).people.tolist() == [2000]
+
+
+def test_another_level_than_planned_is_no_answer(jailed: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    if jailed is not Level.CONFINED:
+        pytest.skip(f"only one level is tried on this machine: {jailed}")
+    one = room("SELECT count(*) AS n FROM data")
+    monkeypatch.setattr(confined, "jails", lambda task: Pool(0, Level.NARROWED, scratch=confined.scratch()))
+    with pytest.raises(JobFailed, match="another level"):
+        one.compute()
 
 
 def test_the_level_of_the_plan_is_the_one_that_runs(jailed: Level) -> None:
@@ -525,15 +562,19 @@ def test_memory_grows_with_the_rows_and_never_beyond_the_machine() -> None:
     assert large.memory_mib <= 0.6 * int(Path("/proc/meminfo").read_text().split()[1]) / 1024
 
 
-def test_a_job_that_is_stopped_ends_at_once(jailed: Level, tmp_path: Path) -> None:
+def test_a_job_that_is_stopped_ends_at_once(jailed: Level, monkeypatch: pytest.MonkeyPatch) -> None:
     stop = threading.Event()
     stop.set()
     plan = room("SELECT count(*) AS n FROM data").plan
     task: Any = type("Task", (), {"deadline_s": 30.0, "cores": 1, "plan": plan, "stopped": staticmethod(lambda: stop)})
-    (tmp_path / "program.json").write_text('{"form": "python", "entry": "none.py"}')
-    with pytest.raises(Cancelled):
-        confined.run(task, tmp_path, {}, b"", confined.limits(task, 0, 1.0))
-    assert not list(confined.scratch().glob("jail-*"))
+    with tempfile.TemporaryDirectory(prefix="q-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # other uids pass through
+        monkeypatch.setattr(confined, "scratch", lambda: folder / "jails")
+        (folder / "program.json").write_text('{"form": "python", "entry": "none.py"}')
+        with pytest.raises(Cancelled):
+            confined.run(task, folder, {}, b"", confined.limits(task, 0, 1.0))
+        assert list((folder / "jails").iterdir()) == []
 
 
 def test_no_kind_without_a_last_stage_runs_one() -> None:
