@@ -887,9 +887,13 @@ def _enclave_facts(job: Job) -> dict[str, str]:
 
 
 def metered_fields(plan: Plan) -> int:
-    """Return how many columns of others the recipient's node pays for; a key alone counts as one."""
-    others = [p for p in plan.parties if p.dataset is not None and p.node_id != plan.recipient_node]
-    return sum(max(1, len(party.fields)) for party in others)
+    """Return how many columns of others the recipient's node pays for; a key alone counts as one.
+
+    Where one owner's data are all there is, whoever asks is its guest: then it is that owner's columns.
+    """
+    brought = [party for party in plan.parties if party.dataset is not None]
+    others = [party for party in brought if party.node_id != plan.recipient_node]
+    return sum(max(1, len(party.fields)) for party in others or brought)
 
 
 def metered_rows(plan: Plan, people: int, round_floor: int) -> int:

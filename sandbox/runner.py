@@ -31,7 +31,7 @@ OBJECT_STORE = 80 << 20  # bytes; Ray's least. Nothing of ours goes in
 STOP_S = 5.0
 # Four engines may share a core: a stage that waits for its peers must not keep the stage they wait for from starting.
 HEAVY_CPUS = 0.25
-_HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN, JobKind.AGGREGATE})
+_HEAVY = frozenset({JobKind.PSI, JobKind.TRAIN, JobKind.AGGREGATE, JobKind.QUERY, JobKind.MODEL})
 
 
 class Host(Protocol):

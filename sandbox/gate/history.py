@@ -169,9 +169,7 @@ class _Groups:
         return _Groups({name: np.ascontiguousarray(column[..., order]) for name, column in self.columns.items()})
 
 
-def _exact(
-    one: Population, groups: _Groups, least: int, name: int, listed: _Column, is_alone: bool = False
-) -> _Column:
+def _exact(one: Population, groups: _Groups, least: int, name: int, listed: _Column, is_alone: bool = False) -> _Column:
     """Return the places of exactly known groups in conflict with a new one; ``listed``: the names of the new job's."""
     same, places, own = groups.near(words(one.sketch)[0], least)
     sizes = np.abs(groups["size"][same] - one.size)

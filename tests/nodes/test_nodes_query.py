@@ -215,7 +215,7 @@ def test_a_value_outside_its_range_ends_the_job_and_is_not_told(world: World, ja
 
 def test_a_cancelled_statement_leaves_no_jail(world: World, ask: Any) -> None:
     job = ask("SELECT district, sum(income) AS total FROM data GROUP BY district")
-    world.reached(job.job_id, "agree")
+    world.reached(job.job_id, "compute")
     assert world.officer.cancel(job.job_id).state in (State.RUNNING, State.CANCELLED)
     assert world.ended(job.job_id).state is State.CANCELLED
     world.settle()
