@@ -23,11 +23,13 @@ HEADS = {
 SHOWN = {
     "applicant": r".*",
     "demo": r"whole.*",
+    "gate": r"(history.*one group|table.*)",
     "paillier": r"(column sum|row|decrypt).*, 2048 bits.*, beside (phe|sf-heu)",
     "psi": r"(?!scale)[^:]*",  # what comes after a colon is a detail of a case
     "rpc": r".*median",
     "sm2": r".*",
     "sm2curve": r"multiply.*",
+    "tee": r".*",
     "totals": r".*",
     "upload": r".*sealed",
 }

@@ -195,8 +195,8 @@ async def _every_minute(pipeline: Pipeline) -> None:
     while True:
         try:
             await pipeline.tend_held()
-        except SandboxError as error:
-            log.warning("the round over held jobs was cut short: %s", error)
+        except Exception:  # a defect of ours must not end the rounds: jobs would be held for ever
+            log.exception("the round over held jobs was cut short")
         await asyncio.sleep(60)
 
 
