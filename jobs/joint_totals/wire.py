@@ -34,6 +34,7 @@ import pyarrow as pa
 
 from jobs.joint_totals.generate import DEPARTMENTS, SCHEMA
 from sandbox import keyring, wire
+from sandbox.catalog.ids import normalise
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.client import job_from_file, scenario_from_toml
@@ -95,6 +96,7 @@ class Contributor:
     post: Post = field(repr=False)
     paillier_key: bytes = field(repr=False)
     cores: int = 1
+    population_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
     kept: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
@@ -105,6 +107,11 @@ class Contributor:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Yield this party's rows."""
         return (pa.Table.from_batches([batch]).select(list(columns)) for batch in self.data)
+
+    def key_batches(self) -> Iterator[pa.Array]:
+        """Yield this party's keys."""
+        for batch in self.data:
+            yield normalise([batch.column(name) for name in SCHEMA.key], list(SCHEMA.key_formats))
 
     def send(self, party: str, label: str, body: bytes) -> None:
         """Send a message."""
@@ -157,7 +164,8 @@ def run(directory: Path) -> dict[str, Any]:
     return {
         "messages": [_describe(place, message) for place, message in enumerate(post.messages, 1)],
         "plain": {name: _own_rows(party, shape) for name, party in parties.items()},
-        "shown": {one.sender: _first_number(one.body) for one in post.messages if one.label == "counts"},
+        # Of each sender the first: a second says, masked as well, how large a contribution needs others beside it.
+        "shown": {one.sender: _first_number(one.body) for one in reversed(post.messages) if one.label == "counts"},
         "joint": raws[recipient.me].gate_inputs["group.0"],
         "released": table.to_dict("list"),
     }
