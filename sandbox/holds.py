@@ -34,6 +34,7 @@ from sandbox.errors import (
 from sandbox.exchange import Exchange, Setting
 from sandbox.ledger import HELD, Ledger
 from sandbox.model import Decision, GrantStatement, RawResult, ReviewVerdict, Signed, State
+from sandbox.policy.scenario import same_name
 from sandbox.record import Job
 from sandbox.registry import Registered
 
@@ -85,7 +86,7 @@ class Holds:
             author = registry.find_key(conn, job.submission.key_id)
         except NotFound:
             return False
-        return review.organisation(author.organisation) == review.organisation(self._ledger.settings.organisation)
+        return same_name(author.organisation) == same_name(self._ledger.settings.organisation)
 
     # --- decisions and ends -------------------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class Holds:
                 known.add(registry.find_key(conn, key_id).organisation)
             except NotFound:
                 continue  # somebody of another node
-        return review.authors(conn, job) | {review.organisation(name) for name in known}
+        return review.authors(conn, job) | {same_name(name) for name in known}
 
     async def end(self, job_id: str, error: SandboxError, which: str, note: str = "") -> None:
         """End a held job here, and tell every other party.

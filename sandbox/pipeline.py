@@ -47,7 +47,6 @@ from sandbox.holds import Holds
 from sandbox.kinds import KINDS
 from sandbox.ledger import HELD, Committed, Delivery, Ledger
 from sandbox.model import (
-    ENDED,
     Acceptance,
     Call,
     GrantStatement,
@@ -394,8 +393,7 @@ class Pipeline:
             error = error.__cause__  # a job withheld or cancelled at one party is so at all
         failure = self._exchange.failure(error, live.stage)
         log.warning("job %s stopped in %s: %s: %s", job.job_id, failure.stage, failure.code, error)
-        await self._ledger.stop(job, error, failure)
-        if is_reviewed(job.plan) and (await self._ledger.job(job.job_id)).state in ENDED:
+        if await self._ledger.stop(job, error, failure) and is_reviewed(job.plan):
             self._soon(self._holds.tell_end(job, "cancelled"))  # another party may hold it, and wait
 
     async def cancel(self, job_id: str) -> None:

@@ -71,11 +71,6 @@ def is_reviewed(plan: Plan) -> bool:
     return any(rule.reviewed for rule in plan.outputs)
 
 
-def organisation(name: str) -> str:
-    """Return an organisation's name in the form in which two are compared."""
-    return same_name(name)
-
-
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +237,7 @@ def approvals(conn: Connection, job: Job, authors: Set[str]) -> int:
 def authors(conn: Connection, job: Job) -> frozenset[str]:
     """Return the organisations that a job's scenario names as its authors."""
     scenario = book.application(conn, job.plan.scenario_digest)
-    return frozenset({organisation(scenario.merchant), controller(scenario)})
+    return frozenset({same_name(scenario.merchant), controller(scenario)})
 
 
 def check_reader(conn: Connection, job: Job, reader: Registered, authors: Set[str]) -> None:
@@ -257,7 +252,7 @@ def check_reader(conn: Connection, job: Job, reader: Registered, authors: Set[st
         raise PolicyRefused(tell="the author of a job cannot review it")
     if identity == scenario.recipient.identity_key:
         raise PolicyRefused(tell="the recipient of a result cannot review it")
-    if organisation(reader.organisation) in authors:
+    if same_name(reader.organisation) in authors:
         raise PolicyRefused(tell="the evidence is not for people of the author's organisation")
 
 

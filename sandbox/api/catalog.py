@@ -6,7 +6,7 @@ import asyncio
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,20 +14,18 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from sandbox import record, review, signed, wire
+from sandbox.api import uploads
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
 from sandbox.catalog import artefacts, cache, vault
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
-from sandbox.crypto.sm3 import Sm3
 from sandbox.errors import (
     AlreadyExists,
-    DeadlinePassed,
     IntegrityFailed,
     InvalidSpec,
     NotFound,
-    Unavailable,
     WrongState,
 )
 from sandbox.exchange import Exchange
@@ -41,8 +39,6 @@ from sandbox.v1 import catalog_pb2, catalog_pb2_grpc
 T = TypeVar("T")
 OWNERS = frozenset({"owner"})
 MAX_UPLOAD = 64 << 30
-SPARE = 256 << 20  # bytes of disk that stay free
-IDLE_S = 60.0  # the longest pause within an upload
 _PREFIX = "/sandbox.v1.CatalogService/"
 _FILE = re.compile(r"[^/\\\0]{1,200}\.(parquet|csv)", re.IGNORECASE)
 
@@ -61,7 +57,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             opened = await self._begin(requests, context)
             folder = Path(tempfile.mkdtemp(prefix="u-", dir=self._run))  # private to this upload, like a job's
             try:
-                await self._receive(requests, opened.body, folder)
+                await uploads.receive(requests, folder / opened.body.file_name, opened.body.size, opened.body.digest)
                 async with self._registering:
                     view = await asyncio.to_thread(self._register, opened, folder / opened.body.file_name)
                 return catalog_pb2.RegisterDatasetResponse(dataset=wire.to_proto(view))
@@ -72,9 +68,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
 
     async def _begin(self, requests: AsyncIterator[Any], context: Any) -> Request[DatasetRegistration]:
         """The signed beginning; its nonce is spent before anything is stored."""
-        first = await _within(anext(aiter(requests), None))
-        if first is None or first.WhichOneof("part") != "signed":
-            raise InvalidSpec(tell="an upload begins with its signed registration")
+        first = await uploads.first_message(requests)
         opened = await asyncio.to_thread(
             self._edge.open, first, _PREFIX + "RegisterDataset", DatasetRegistration, OWNERS
         )
@@ -84,25 +78,9 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         if not 0 < body.size <= MAX_UPLOAD or len(body.file_name.encode()) > 200:
             raise InvalidSpec(tell=f"size must be 1 to {MAX_UPLOAD} bytes, file_name at most 200")
         parse_schema(body.schema_json)
-        if shutil.disk_usage(self._run).free < body.size + SPARE:
-            raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
+        uploads.check_room(self._run, body.size)
         await asyncio.to_thread(self._edge.spend_nonce, opened, False)
         return opened
-
-    async def _receive(self, requests: AsyncIterator[Any], body: DatasetRegistration, folder: Path) -> None:
-        """Exactly the bytes the beginning names."""
-        received, digest = 0, Sm3()
-        with (folder / body.file_name).open("xb") as file:
-            while (message := await _within(anext(aiter(requests), None))) is not None:
-                if message.WhichOneof("part") != "chunk":
-                    raise InvalidSpec(tell="after its beginning an upload has only chunks")
-                received += len(message.chunk)
-                if received > body.size:
-                    raise IntegrityFailed(tell="more bytes came than were signed")
-                digest.update(message.chunk)
-                await asyncio.to_thread(file.write, message.chunk)
-        if received != body.size or digest.digest() != body.digest:
-            raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
 
     def _register(self, opened: Request[DatasetRegistration], path: Path) -> DatasetView:
         body, ledger = opened.body, self._ledger
@@ -255,10 +233,3 @@ def _view(row: Row[Any], owner: str) -> DatasetView:
         row.licence,
         row.retention_days,
     )
-
-
-async def _within(message: Awaitable[T]) -> T:
-    try:
-        return await asyncio.wait_for(message, IDLE_S)
-    except TimeoutError:
-        raise DeadlinePassed(tell=f"nothing of the upload came for {IDLE_S:.0f} s", hint="upload again") from None

@@ -11,19 +11,19 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Row
 
 from sandbox import registry, signed, wire
+from sandbox.api import uploads
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
 from sandbox.catalog import bundles
 from sandbox.catalog.bundles import Description, HandedIn
-from sandbox.crypto.sm3 import Sm3
-from sandbox.errors import DeadlinePassed, IntegrityFailed, InvalidSpec, NotFound, Unavailable
+from sandbox.errors import InvalidSpec, NotFound
 from sandbox.kinds.model import check_manifest
 from sandbox.ledger import Ledger
 from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
@@ -37,8 +37,6 @@ from sandbox.v1 import model_pb2, model_pb2_grpc
 T = TypeVar("T")
 MERCHANTS: Final = frozenset({"submitter"})
 SEERS: Final = frozenset({"operator", "owner", "reviewer", "auditor"})
-SPARE: Final = 256 << 20  # bytes of disk that stay free
-IDLE_S: Final = 60.0  # the longest pause within an upload
 _MOST_FILES: Final = 255  # of a view; what a list on the wire may hold, less the line that says how many more
 _MOST_TEXT: Final = 512
 _MOST_VIEWS: Final = 100  # in one answer: each may have many files
@@ -63,7 +61,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             opened = await self._begin(requests)
             folder = Path(tempfile.mkdtemp(prefix="b-", dir=self._run))  # private to this upload
             try:
-                await self._receive(requests, opened.body, folder / "bundle")
+                await uploads.receive(requests, folder / "bundle", opened.body.size, opened.body.digest)
                 async with self._parsing:
                     view = await asyncio.to_thread(self._keep, opened, folder / "bundle")
                 return model_pb2.PutBundleResponse(bundle=wire.to_proto(view))
@@ -74,9 +72,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
 
     async def _begin(self, requests: AsyncIterator[Any]) -> Request[BundleUpload]:
         """The signed beginning; its nonce is spent before anything is stored."""
-        first = await _within(anext(aiter(requests), None))
-        if first is None or first.WhichOneof("part") != "signed":
-            raise InvalidSpec(tell="an upload begins with its signed announcement")
+        first = await uploads.first_message(requests)
         opened = await asyncio.to_thread(self._edge.open, first, _PREFIX + "PutBundle", BundleUpload, MERCHANTS)
         body = opened.body
         if not 0 < body.size <= MOST_BYTES:
@@ -84,25 +80,9 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         statement = signed.verify(opened.caller.key, "bundle", body.statement, BundleStatement)
         if statement.measurement != body.measurement:
             raise InvalidSpec(tell="the statement is about another bundle than is announced")
-        if shutil.disk_usage(self._run).free < 2 * body.size + SPARE:
-            raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
+        uploads.check_room(self._run, 2 * body.size)
         await asyncio.to_thread(self._edge.spend_nonce, opened, False)
         return opened
-
-    async def _receive(self, requests: AsyncIterator[Any], body: BundleUpload, path: Path) -> None:
-        """Exactly the bytes the beginning names."""
-        received, digest = 0, Sm3()
-        with path.open("xb") as file:
-            while (message := await _within(anext(aiter(requests), None))) is not None:
-                if message.WhichOneof("part") != "chunk":
-                    raise InvalidSpec(tell="after its beginning an upload has only chunks")
-                received += len(message.chunk)
-                if received > body.size:
-                    raise IntegrityFailed(tell="more bytes came than were signed")
-                digest.update(message.chunk)
-                await asyncio.to_thread(file.write, message.chunk)
-        if received != body.size or digest.digest() != body.digest:
-            raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
 
     def _keep(self, opened: Request[BundleUpload], path: Path) -> BundleView:
         body, caller, ledger = opened.body, opened.caller, self._ledger
@@ -205,10 +185,3 @@ def _measurement(text: str) -> bytes:
         return bytes.fromhex(text)
     except ValueError:
         raise InvalidSpec(tell="`after` is not a measurement in hex") from None
-
-
-async def _within(message: Awaitable[T]) -> T:
-    try:
-        return await asyncio.wait_for(message, IDLE_S)
-    except TimeoutError:
-        raise DeadlinePassed(tell=f"nothing of the upload came for {IDLE_S:.0f} s", hint="upload again") from None

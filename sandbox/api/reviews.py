@@ -55,12 +55,10 @@ class Reviews(review_pb2_grpc.ReviewServiceServicer):
             job_id = opened.body.job_id
             with self._ledger.store.read() as conn:
                 review.hold_of(conn, job_id)
-                reader, authors = (
-                    registry.find_key(conn, opened.caller.key_id),
-                    self._pipeline.review_authors(conn, job_id),
-                )
+                reader = registry.find_key(conn, opened.caller.key_id)
+                authors = self._pipeline.review_authors(conn, job_id)
                 review.check_reader(conn, record.read(conn, job_id), reader, authors)
-            return review_pb2.GetReviewResponse(review=wire.to_proto(self._view(opened.body.job_id)))
+            return review_pb2.GetReviewResponse(review=wire.to_proto(self._view(job_id)))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(get))
 

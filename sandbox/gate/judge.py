@@ -77,7 +77,9 @@ def _judge(rule: OutputRule, gate_inputs: Mapping[str, int], bounds: Bounds) -> 
             yield Evidence(rule.name, check.check, check.bound, check.found)
         return
     if rule.class_ is OutputClass.NOISY:
-        yield Evidence(rule.name, "epsilon_milli", gate_inputs["epsilon_milli"], gate_inputs["epsilon_milli"])
+        if gate_inputs.get("epsilon_milli", 0) < 1:
+            raise _withheld(f"{rule.name}: nothing says how much noise is in it")
+        yield Evidence(rule.name, "epsilon_milli", 1, gate_inputs["epsilon_milli"])
         return
     yield from _groups(rule, gate_inputs)
     if rule.class_ is OutputClass.AGGREGATE:
