@@ -8,8 +8,11 @@ Units:     ``price_coefficient`` multiplies the tariff, 0 to 1 with at most 6 pl
 Shapes:    the file that users write is a JSON object ``{"key": [names], "fields": [{...}]}``; every member is required
            but ``unit`` and ``masking`` (default: none), ``price_coefficient`` (default: 1) and, of a field of the key,
            ``format`` ("text", "id_number", "phone", "name", "credit_code"; default: "text") and ``invalid`` ("refuse",
-           "keep"; default: "refuse"). The digest is the tagged SM3 of the canonical form that ``schema_bytes``
-           returns, and covers every member; that form leaves out a format and an ``invalid`` that are the default.
+           "keep"; default: "refuse"), and ``valid``, an object that says which values make sense: ``low`` and
+           ``high`` (numbers, or dates as texts), ``values`` (texts), ``pattern`` (a regular expression of RE2 that
+           the whole text fits). It is measured (profile) and used to make twins (twin), not enforced. The digest is
+           the tagged SM3 of the canonical form that ``schema_bytes`` returns, and covers every member; that form
+           leaves out a format, an ``invalid`` and a ``valid`` that are the default.
 Errors:    ``InvalidSpec`` names the file and the field.
 Not here:  rows. A schema holds no value of anybody. What a format means (formats), whether two schemas fit (matching).
 """
@@ -19,13 +22,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sandbox.catalog.formats import NEVER_INVALID, KeyFormat, WhenInvalid
 from sandbox.crypto.sm3 import tagged
@@ -37,6 +41,7 @@ COEFFICIENT_PLACES = 6
 MAX_FIELDS = 1024
 MAX_NAME = 64  # characters
 MAX_TEXT = 500  # characters of a meaning, unit or masking rule
+MAX_VALUES = 1000
 MAX_FILE = 4 << 20  # bytes of a schema.json
 
 
@@ -79,6 +84,19 @@ _CHOICES: Mapping[str, type[StrEnum]] = {"type": FieldType, "grade": Grade, "for
 
 
 @dataclass(frozen=True, slots=True)
+class Valid:
+    """Which values of a column make sense; what is empty says nothing.
+
+    ``low`` and ``high`` are decimals for numbers and ISO dates for dates, both inclusive and written as texts.
+    """
+
+    low: str = ""
+    high: str = ""
+    values: tuple[str, ...] = ()
+    pattern: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One column."""
 
@@ -91,9 +109,11 @@ class Field:
     price_coefficient: Decimal
     format: KeyFormat = KeyFormat.TEXT
     invalid: WhenInvalid = WhenInvalid.REFUSE
+    valid: Valid = Valid()
 
     def __post_init__(self) -> None:
         _check_text("name", self.name, MAX_NAME)
+        _check_valid(self)
         for label, text in (("meaning", self.meaning), ("unit", self.unit), ("masking", self.masking)):
             _check_text(f"{label} of field {self.name!r}", text, MAX_TEXT, empty=label != "meaning")
         price = self.price_coefficient
@@ -198,6 +218,7 @@ def schema_bytes(schema: Schema) -> bytes:
             # The default is left out: digests of schemas from before there were formats stay what they were.
             **({"format": field.format.value} if field.format is not KeyFormat.TEXT else {}),
             **({"invalid": field.invalid.value} if field.invalid is not WhenInvalid.REFUSE else {}),
+            **({"valid": _valid_members(field.valid)} if field.valid != Valid() else {}),
         }
         for field in schema.fields
     ]
@@ -242,7 +263,7 @@ def _parse_field(number: int, tree: object) -> Field:
     name = tree.get("name") if isinstance(tree, dict) else None
     where = f"field {name!r}" if isinstance(name, str) else f"field number {number}"
     texts, more = {"name", "type", "meaning", "grade"}, {"unit", "masking", "format", "invalid"}
-    tree = _members(where, tree, required=texts, optional=more | {"price_coefficient"})
+    tree = _members(where, tree, required=texts, optional=more | {"price_coefficient", "valid"})
     for member in texts | (more & tree.keys()):
         if not isinstance(tree[member], str):
             raise InvalidSpec(f"{where}: {member} is not a text")
@@ -266,7 +287,54 @@ def _parse_field(number: int, tree: object) -> Field:
         price_coefficient=coefficient,
         format=KeyFormat(tree.get("format", KeyFormat.TEXT)),
         invalid=WhenInvalid(tree.get("invalid", WhenInvalid.REFUSE)),
+        valid=_parse_valid(where, tree["valid"]) if "valid" in tree else Valid(),
     )
+
+
+def _parse_valid(where: str, tree: object) -> Valid:
+    tree = _members(f"{where}: valid", tree, required=set(), optional={"low", "high", "values", "pattern"})
+    bounds = []
+    for name in ("low", "high"):
+        bound = tree.get(name, "")
+        if isinstance(bound, bool) or not isinstance(bound, str | int | Decimal):
+            raise InvalidSpec(f"{where}: valid.{name} is neither a number nor a date")
+        bounds.append(bound if isinstance(bound, str) else _shortest(Decimal(bound)))
+    values, pattern = tree.get("values", []), tree.get("pattern", "")
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise InvalidSpec(f"{where}: valid.values is not a list of texts")
+    if not isinstance(pattern, str):
+        raise InvalidSpec(f"{where}: valid.pattern is not a text")
+    return Valid(bounds[0], bounds[1], tuple(values), pattern)
+
+
+def _valid_members(valid: Valid) -> dict[str, object]:
+    members = {"low": valid.low, "high": valid.high, "values": list(valid.values), "pattern": valid.pattern}
+    return {name: value for name, value in members.items() if value}
+
+
+def _check_valid(field: Field) -> None:
+    """Refuse a rule that its column could never meet, or that means nothing for its type."""
+    valid, where = field.valid, f"field {field.name!r}: valid"
+    is_text, is_date = field.type is FieldType.STRING, field.type is FieldType.DATE
+    if (valid.values or valid.pattern) and not is_text:
+        raise InvalidSpec(f"{where}.values and valid.pattern are for texts")
+    if (valid.low or valid.high) and (is_text or field.type is FieldType.BOOLEAN):
+        raise InvalidSpec(f"{where}.low and valid.high are for numbers and dates")
+    if len(valid.values) > MAX_VALUES or len(set(valid.values)) != len(valid.values) or "" in valid.values:
+        raise InvalidSpec(f"{where}.values has more than {MAX_VALUES} texts, one twice, or an empty one")
+    try:
+        bounds = [(date.fromisoformat if is_date else Decimal)(text) for text in (valid.low, valid.high) if text]
+        if any(isinstance(bound, Decimal) and not bound.is_finite() for bound in bounds):
+            raise ValueError
+    except (ValueError, InvalidOperation):
+        raise InvalidSpec(f"{where}.low or valid.high is no {'date as YYYY-MM-DD' if is_date else 'number'}") from None
+    if len(bounds) == 2 and bounds[0] > bounds[1]:  # type: ignore[operator]  # both are dates, or both decimals
+        raise InvalidSpec(f"{where}.low is above valid.high")
+    if valid.pattern:
+        try:
+            pc.match_substring_regex(pa.array([""]), valid.pattern)
+        except pa.ArrowInvalid:
+            raise InvalidSpec(f"{where}.pattern is no regular expression of RE2") from None
 
 
 def _members(where: str, tree: object, *, required: set[str], optional: set[str]) -> dict[str, Any]:
