@@ -29,7 +29,7 @@ Licence: Apache-2.0, as the rest of the project.
 
 def key_field(name: str, meaning: str, form: KeyFormat) -> Field:
     """Return a column of a key."""
-    return Field(name, FieldType.STRING, meaning, "", Grade.L4, "never leaves the node", Decimal(1), form)
+    return Field(name, FieldType.STRING, meaning, "", Grade.L4, "drop", Decimal(1), form)
 
 
 def field(name: str, type_: FieldType, meaning: str, unit: str = "", grade: Grade = Grade.L3) -> Field:

@@ -74,7 +74,8 @@ def pack_result(done: RawResult) -> bytes:
     """Return what a stage leaves, as it travels to the node, and as the node keeps it while a job is held."""
     people = [(one.name, one.sketch.hex(), one.rows, one.size, one.is_whole) for one in done.populations]
     numbers = {"gate_inputs": dict(done.gate_inputs), "figures": dict(done.figures), "tables": dict(done.tables)}
-    return json.dumps({**numbers, "populations": people}, separators=(",", ":")).encode()
+    concerned = {"populations": people, "people": done.people.hex(), "unknown": done.unknown}
+    return json.dumps({**numbers, **concerned}, separators=(",", ":")).encode()
 
 
 def unpack_result(data: bytes) -> RawResult:
@@ -84,7 +85,8 @@ def unpack_result(data: bytes) -> RawResult:
         Population(name, bytes.fromhex(sketch), rows, size, is_whole)
         for name, sketch, rows, size, is_whole in told["populations"]
     )
-    return RawResult(told["gate_inputs"], told["figures"], told["tables"], people)
+    concerned = (people, bytes.fromhex(told["people"]), told["unknown"])
+    return RawResult(told["gate_inputs"], told["figures"], told["tables"], *concerned)
 
 
 async def read(reader: asyncio.StreamReader) -> Frame | None:

@@ -10,13 +10,24 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
 
-from sandbox import record
+from sandbox import pinned, record
 from sandbox.crypto import modexp, sm2curve
 from sandbox.errors import NotFound
 from sandbox.kinds import confined
 from sandbox.kinds.kind import Conditions
 from sandbox.ledger import metered_fields, metered_rows
-from sandbox.model import AggregateSpec, DatasetRef, JobSpec, Plan, PlanView, PsiSpec, QuerySpec, ScoreSpec, TrainSpec
+from sandbox.model import (
+    AggregateSpec,
+    DatasetRef,
+    Environment,
+    JobSpec,
+    Plan,
+    PlanView,
+    PsiSpec,
+    QuerySpec,
+    ScoreSpec,
+    TrainSpec,
+)
 from sandbox.policy import book
 from sandbox.policy.admit import built_on, named_datasets
 from sandbox.policy.scenario import coefficient
@@ -37,15 +48,19 @@ _NOTES = {
 }
 
 
-def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditions: Conditions) -> PlanView:
+def estimate(
+    conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditions: Conditions, asked: bytes
+) -> PlanView:
     """Return the plan as its submitter sees it before the run; counts of people rounded."""
-    scenario = book.application(conn, plan.scenario_digest)
+    scenario = pinned.for_plan(book.application(conn, plan.scenario_digest), plan)
+    spec = pinned.spec_of(spec, (party.dataset for party in plan.parties if party.dataset is not None))
     told = {DatasetRef(use.code, use.version): use.rows for use in scenario.datasets}
     people = _people(conn, plan, spec, told)
     rows = metered_rows(plan, people, round_to)
     units = tariff.units(metered_fields(plan), rows)
     before = record.units_before(conn, plan.scenario_digest)
-    yuan = tariff.price(units, before, coefficient(scenario), scenario.price.public_good)
+    is_free = scenario.price.public_good or plan.environment is Environment.TEST
+    yuan = tariff.price(units, before, coefficient(scenario), is_free)
     taken = _cost(conn, plan, spec, rows, told, conditions)
     return PlanView(
         job_id=plan.job_id,
@@ -61,6 +76,8 @@ def estimate(conn: Connection, plan: Plan, spec: JobSpec, round_to: int, conditi
         yuan_at_most=str(yuan),
         outputs=plan.outputs,
         note=_note(plan),
+        environment=plan.environment,
+        recipe=asked,
     )
 
 

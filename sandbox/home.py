@@ -1,14 +1,17 @@
 """A node's directory: what `init` makes, and what its operator changes while the node runs or stands still.
 
-    <home>/sandbox.toml  keys/  store.db  vault/  artefacts/  results/  ray-token
+    <home>/sandbox.toml  keys/  store.db  vault/  artefacts/  results/  ray-token  serve.lock
 
-Every change of keys and peers is an audit entry in the same transaction.
+Every change of keys and peers is an audit entry in the same transaction. The node key changes only while the node is
+not running.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, select
@@ -17,12 +20,15 @@ from sandbox import keyring, registry, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit import tables as audit_tables
 from sandbox.audit.checkpoint import VerifierKey
+from sandbox.catalog import rotation
+from sandbox.crypto.shares import Share
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import sm3
 from sandbox.crypto.sm4 import unseal
-from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound
+from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound, Unavailable, WrongState
 from sandbox.keyring import NodeKeys
 from sandbox.ledger import reason_context
+from sandbox.master import MasterKey, Split
 from sandbox.model import Entry, Fact, PeerCard, Signed
 from sandbox.registry import Registered
 from sandbox.settings import FILE, load
@@ -65,23 +71,109 @@ def init(
         (home / FILE).unlink()
         raise
     node = Home(home, passphrase)
+    node.master.begin()
     node.store.close()
     return wire.decode(PeerCard, node.card().payload)
 
 
 class Home:
-    """An existing node's directory."""
+    """An existing node's directory.
 
-    def __init__(self, path: Path, passphrase: bytes | None = None) -> None:
+    Without ``shares`` everything works at a node whose key is split but what needs that key.
+    """
+
+    def __init__(self, path: Path, passphrase: bytes | None = None, shares: Sequence[Share] = ()) -> None:
         self.path, self.settings = path, load(path)
         self._passphrase = passphrase
         self.store = Store(self.settings.database) if self.settings.database else Store.at(path / "store.db")
-        self.store.create(audit_tables.metadata)
+        self.store.create(audit_tables.metadata, rotation.metadata)
+        self.master = MasterKey(path / "keys", self.store, passphrase, shares)
+        self._is_alone = False
 
     @functools.cached_property
     def keys(self) -> NodeKeys:
         """The node's private keys."""
-        return keyring.load_node(self.path / "keys", self._passphrase)
+        return keyring.load_node(self.path / "keys", self._passphrase, self.master.read)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the one process that runs the node, or changes its key.
+
+        Raises:
+            Unavailable: there is another.
+        """
+        with (self.path / "serve.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Unavailable(tell=f"a node is running in {self.path} already", hint="stop it first") from None
+            self._is_alone = True
+            try:
+                yield
+            finally:
+                self._is_alone = False
+
+    def unlock(self) -> None:
+        """Get hold of the node key, and tidy up what a change of it left that was cut off; only while ``alone``.
+
+        Raises:
+            Unavailable: it is split, and too few shares are here; says how many are missing.
+            IntegrityFailed: no key here is the store's.
+            WrongState: another process could be at work.
+        """
+        if not self._is_alone:
+            raise WrongState("the node key is tidied up by whoever is alone")
+        self.master.settle()
+
+    def rotate_key(self) -> int:
+        """Put a new node key in the place of the one in ``keys/node.key``; returns how many values it took over.
+
+        Raises:
+            Unavailable: the node is running.
+            WrongState: the node key is split: splitting it again makes a new one as well.
+            IntegrityFailed: something does not open; nothing changed.
+        """
+        split = WrongState(tell="the node key is split", hint="`sandbox node split-key` makes a new key and new shares")
+        with self.alone():
+            if self.master.holders() is not None:
+                raise split
+            self.unlock()  # which may finish a splitting that was cut off
+            if self.master.holders() is not None:
+                raise split
+            return self.master.into_file(lambda conn, count: self._enter_key(conn, count, "file"))
+
+    def split_key(self, need: int, officers: Sequence[str], hand_out: Callable[[Sequence[Share]], None]) -> Split:
+        """Put a new node key in the place of the one there is, and give it to officers in shares.
+
+        Args:
+            need: how many of them it takes to start the node.
+            officers: their names.
+            hand_out: brings the shares where they are to be, durably, before anything else changes.
+
+        Raises:
+            Unavailable: the node is running, or shares of the present key are lacking.
+            InvalidSpec: need or officers make no sense.
+            IntegrityFailed: something does not open; nothing changed.
+        """
+        held = f"{need} of {len(officers)} shares"
+        with self.alone():
+            return self.master.into_shares(
+                need, officers, hand_out, lambda conn, count: self._enter_key(conn, count, held)
+            )
+
+    def join_key(self) -> int:
+        """Put a new node key, in ``keys/node.key``, in the place of the one that is split; the shares are worthless.
+
+        Raises:
+            Unavailable: the node is running, or shares are lacking.
+            WrongState: the node key is not split.
+            IntegrityFailed: something does not open; nothing changed.
+        """
+        with self.alone():
+            self.unlock()
+            if self.master.holders() is None:
+                raise WrongState(tell="the node key is not split", hint="`sandbox node rotate-key` makes a new one")
+            return self.master.into_file(lambda conn, count: self._enter_key(conn, count, "file"))
 
     def card(self) -> Signed:
         """Return the peer card to hand to other organisations."""
@@ -157,6 +249,9 @@ class Home:
         with self.store.read() as conn:
             audit_log.check(conn, VerifierKey(self.settings.node_id, self.keys.checkpoint.public))
             return audit_log.size(conn)
+
+    def _enter_key(self, conn: Connection, count: int, held: str) -> None:
+        self._enter(conn, "key-rotated", (Fact("values", str(count)), Fact("held", held)))
 
     def _enter(self, conn: Connection, what: str, facts: tuple[Fact, ...]) -> None:
         actor = self.settings.node_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Mapping
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Row, delete, insert, select
 
-from sandbox import record, review, signed, wire
+from sandbox import challenges, pinned, record, review, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
 from sandbox.catalog import artefacts, bundles, cache, vault
 from sandbox.catalog.schema import parse_schema
+from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.challenges import Drawn
 from sandbox.crypto import sm2curve
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
@@ -43,11 +46,12 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.gate import history
-from sandbox.gate.judge import Bounds, Evidence, judge
+from sandbox.gate.judge import Bounds, Evidence, judge, judge_people
 from sandbox.gate.release import release, rounded
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import KINDS, confined
 from sandbox.kinds import model as own_code
+from sandbox.kinds.drawn import DRAWN
 from sandbox.kinds.kind import Conditions, Kind
 from sandbox.kinds.prepared import cache_name
 from sandbox.kinds.psi import keeps_alignment
@@ -58,8 +62,10 @@ from sandbox.model import (
     ApplicantScore,
     Call,
     Commitment,
+    ConsentSource,
     DatasetRef,
     Entry,
+    Environment,
     Fact,
     Failure,
     Fee,
@@ -86,13 +92,13 @@ from sandbox.model import (
     TrailReport,
 )
 from sandbox.mpc import paillier
-from sandbox.policy import book, enclaves, privacy, quota
-from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on, epsilon_milli
-from sandbox.policy.consent import open_subject
+from sandbox.policy import book, enclaves, people, privacy, quota, spending, versions
+from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on, epsilon_milli, named_datasets
+from sandbox.policy.consent import Consented, open_subject
 from sandbox.policy.scenario import Standing, coefficient, controller, subjects
 from sandbox.record import Job
 from sandbox.settings import Settings
-from sandbox.store import Store, datasets, grants, paillier_keys, refusals, released_populations, results
+from sandbox.store import Store, datasets, grants, paillier_keys, refusals, released_populations, results, twins
 from sandbox.tee_sim import broker
 from sandbox.usage import tariff
 
@@ -203,27 +209,24 @@ class Ledger:
             if applicant.key_id == call.key_id:
                 signed.verify(applicant, "call", call, Call)
                 submitter = standing.scenario.applicant_key
-        models = frozenset(
-            content.kind.model
-            for _, stored in quota.score_jobs(conn, spec.scenario_digest)
-            if isinstance(content := record.contents(signed.read_signed(stored)).spec, JobSpec)
-            and isinstance(content.kind, ScoreSpec)
-        )
+        models = quota.models(conn, spec.scenario_digest)
+        earlier = _earlier(conn, spec)
+        brought = earlier.plan.parties if earlier is not None else ()
+        refs = {*named_datasets(spec), *choices.datasets, *(p.dataset for p in brought if p.dataset is not None)}
         return Facts(
             node_id=self.node_id,
             now_ms=now,
             standing=standing,
             submitter=submitter,
             used=quota.used(conn, spec.scenario_digest, now, models),
-            own={
-                DatasetRef(row.code, row.version): OwnDataset(bytes(row.content_hash), row.rows, row.state == "active")
-                for row in conn.execute(select(datasets))
-            },
-            earlier=_earlier(conn, spec),
+            own=_own(conn, {ref.code for ref in refs}),
+            earlier=earlier,
             engines=self._engines(),
             conditions=self.conditions(conn, spec, standing),
             default_deadline_s=self.settings.deadline_s,
             test_before_production=self.settings.test_before_production,
+            tested=record.tested(conn, spec.scenario_digest) if self.settings.test_before_production else frozenset(),
+            offered={} if standing is None else versions.offered(conn, standing.scenario, refs),
             bundled=None if standing is None else self.bundled(conn, spec, standing.scenario),
         )
 
@@ -231,10 +234,11 @@ class Ledger:
         """Return what this node knows of itself where engines are chosen."""
         is_prepared = False
         if isinstance(spec.kind, PsiSpec) and spec.kind.output is PsiOutput.MEMBERS and standing is not None:
-            uses = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
-            left, right = uses.get(spec.kind.left), uses.get(spec.kind.right)
+            refs, now = (spec.kind.left, spec.kind.right), signed.now_ms()
+            offered = versions.offered(conn, standing.scenario, refs)
+            left, right = (versions.pin(standing.scenario, ref, offered, now) for ref in refs)
             if left is not None and right is not None:
-                name = cache_name(left.owner, right.owner, standing.digest, right.content_hash)
+                name = cache_name(left.owner, right.owner, standing.digest, right.content_hash, spec.environment)
                 is_prepared = cache.known(conn, name)
         settings = self.settings
         return Conditions(
@@ -246,20 +250,33 @@ class Ledger:
             is_prepared=is_prepared,
         )
 
-    def consent(self, conn: Connection, plan: Plan, submission: JobSubmission) -> bytes:
-        """Check the person's consent where the job is about one and this node owns data; returns the token's nonce."""
+    def consent(self, conn: Connection, plan: Plan, submission: JobSubmission) -> Consented | None:
+        """Return the person's consent, checked, where the job is about one and this node owns data."""
         if not self.owns(plan) or not _is_applicant(submission.spec):
-            return b""
-        return self._subject(conn, plan, submission)[1]
+            return None
+        given = self._subject(conn, plan, submission)
+        spending.check_not_withdrawn(conn, self.keys.population_key, given)
+        return given
+
+    def use_consent(self, conn: Connection, job: Job, given: Consented | None) -> tuple[Commitment, ...]:
+        """Reserve one call on a consent where there is one; returns what the entry commits to it by.
+
+        Raises:
+            BudgetSpent: it was used as often as it allows.
+        """
+        if given is None:
+            return ()
+        digest = spending.reserve(conn, self.keys.node_key, job.job_id, given, job.plan.environment)
+        return (Commitment("consent", digest),)
 
     def subject(self, job: Job) -> str:
         """Return the person a job is about; empty if it is about many, or this node has no data."""
         if not self.owns(job.plan) or not _is_applicant(job.spec):
             return ""
         with self.store.read() as conn:
-            return self._subject(conn, job.plan, job.content)[0]
+            return self._subject(conn, job.plan, job.content).subject_id
 
-    def _subject(self, conn: Connection, plan: Plan, submission: JobSubmission) -> tuple[str, bytes]:
+    def _subject(self, conn: Connection, plan: Plan, submission: JobSubmission) -> Consented:
         spec = submission.spec.kind
         if not isinstance(spec, ScoreSpec) or not isinstance(spec.subject, ApplicantScore):
             raise InvalidSpec("not about one person")
@@ -283,7 +300,9 @@ class Ledger:
         if self.owns(job.plan):
             with self.store.read() as conn:
                 row = _dataset(conn, self._reference(job.plan))
-            rows, content_hash = row.rows, bytes(row.content_hash)
+                is_test = job.plan.environment is Environment.TEST
+                rows = _twin(conn, self._reference(job.plan)).rows if is_test else row.rows
+            content_hash = bytes(row.content_hash)
         opened = OpenedTerms(Terms(content_hash, rows, secrets.token_bytes(32)), secrets.token_bytes(32))
         return Committed(opened, commitment_to(opened))
 
@@ -307,15 +326,49 @@ class Ledger:
         """ADMITTED -> RUNNING."""
         await self.write(lambda conn: record.move(conn, job.job_id, State.RUNNING))
 
-    async def spend(self, job: Job) -> None:
-        """Make the reservation final: from here on engine bytes flow."""
+    async def spend(self, job: Job, rows: Mapping[str, int] | None = None) -> None:
+        """Make the reservation final: from here on engine bytes flow.
+
+        Args:
+            rows: of every party's dataset, as committed: an intersection tells of no more people than the smallest has.
+
+        Raises:
+            OutputWithheld: it could tell of more people than the scenario may still learn of.
+        """
 
         def spend(conn: Connection) -> None:
             quota.spend(conn, job.job_id)
-            if epsilon_milli(job.spec) and self.owns(job.plan):
-                privacy.spend(conn, job.job_id)
+            if self.owns(job.plan) and job.plan.environment is Environment.PRODUCTION:
+                if epsilon_milli(job.spec):
+                    privacy.spend(conn, job.job_id)
+                if KINDS[job.plan.kind].reveals_in_protocol:
+                    self._expect_people(conn, job, rows or {})
 
         await self.write(spend)
+
+    def _expect_people(self, conn: Connection, job: Job, rows: Mapping[str, int]) -> None:
+        """Count all of whom a protocol could tell by itself: its other party may break off before this owner's gate."""
+        digest, now = job.plan.scenario_digest, signed.now_ms()
+        bounds = self._scenario(conn, job.plan).quota
+        if not (bounds.people_per_day or bounds.people_total):
+            return
+        content = next(party.content_hash for party in job.plan.parties if party.node_id == self.node_id)
+        own = people.Brought(content, self._rows(conn, job.plan))
+        owners = [party.node_id for party in job.plan.parties if party.dataset is not None]
+        people.expect(conn, digest, job.job_id, own, min(own.rows, *(rows.get(one, own.rows) for one in owners)), now)
+        told = people.told(conn, digest, now)
+        judge_people(bounds, told.today, told.total)
+
+    def _count_people(self, conn: Connection, job: Job, raw: RawResult) -> tuple[Evidence, ...]:
+        """Count whom a job is about, and judge it; of those expected before, only who stays unknown still counts."""
+        digest, now = job.plan.scenario_digest, signed.now_ms()
+        bounds = self._scenario(conn, job.plan).quota
+        if not (bounds.people_per_day or bounds.people_total):
+            return ()
+        people.settle(conn, digest, job.job_id, raw.unknown, now)
+        people.count(conn, digest, raw.people, now)
+        told = people.told(conn, digest, now)
+        return judge_people(bounds, told.today, told.total)
 
     def reserve_privacy(self, conn: Connection, job: Job) -> None:
         """Reserve what the job costs of this owner's privacy budget, inside the caller's transaction.
@@ -324,7 +377,7 @@ class Ledger:
             BudgetSpent: there is not so much left.
         """
         if wanted := epsilon_milli(job.spec):
-            scenario = book.application(conn, job.plan.scenario_digest)
+            scenario = self._scenario(conn, job.plan)
             whose, budget = controller(scenario), scenario.epsilon_milli
             privacy.reserve(conn, job.job_id, job.plan.scenario_digest, whose, wanted, budget)
 
@@ -383,7 +436,7 @@ class Ledger:
         """
 
         def look(conn: Connection) -> None:
-            scenario = book.application(conn, job.plan.scenario_digest)
+            scenario = self._scenario(conn, job.plan)
             found = judge(job.plan, raw.gate_inputs, Bounds(self.settings.top_two_floor, self.settings.remainder_floor))
             others = [p for p in job.plan.parties if p.dataset is not None and p.node_id != self.node_id]
             content = tagged("partners", b"".join(sorted(party.content_hash for party in others)))
@@ -391,13 +444,16 @@ class Ledger:
             least = max(rule.min_group for rule in job.plan.outputs)
             is_compared = any(rule.class_ is OutputClass.AGGREGATE for rule in job.plan.outputs)
             is_alone = any(party.node_id == job.plan.recipient_node for party in others)
-            for subject in subjects(scenario):
+            is_real = job.plan.environment is Environment.PRODUCTION  # a twin's people are nobody's
+            for subject in subjects(scenario) if is_real else ():
                 asked = history.Asked(subject, job.job_id, partners, content, is_alone)
                 if is_compared and (reason := history.conflict(conn, asked, raw.populations, least)):
                     raise OutputWithheld(reason, stage="gate")
                 history.note(conn, asked, raw.populations, signed.now_ms())
             if is_compared and raw.populations:
                 found += (Evidence("", "people by whom it differs from earlier releases: none, or", least, least),)
+            if is_real:
+                found += self._count_people(conn, job, raw)
             if review.is_reviewed(job.plan):
                 names = artefacts.names(conn, job.job_id, SAMPLE)
                 sample = self._fetch(conn, job.job_id, SAMPLE) if names else b""
@@ -413,7 +469,8 @@ class Ledger:
                 return  # a held job that was cut off in the middle is taken up again
             if record.read(conn, job.job_id).state not in (State.RUNNING, State.HELD):
                 raise WrongState(tell="the job has ended already")  # while its line was on the way here
-            review.released(conn, job.job_id, book.application(conn, job.plan.scenario_digest), signed.now_ms())
+            if job.plan.environment is Environment.PRODUCTION:
+                review.released(conn, job.job_id, self._scenario(conn, job.plan), signed.now_ms())
             people = _people(raw)
             record.people(conn, job.job_id, people)
             if job.plan.kind in (JobKind.TRAIN, JobKind.SCORE):
@@ -421,14 +478,32 @@ class Ledger:
             elif "used" in raw.gate_inputs:  # else every row that went in
                 quota.settle(conn, job.job_id, raw.gate_inputs["used"])
             self.enter(conn, "released", job, {"outputs": ",".join(rule.name for rule in job.plan.outputs)})
+            self._challenge(conn, job)
 
         await self.write(enter)
+
+    def _challenge(self, conn: Connection, job: Job) -> None:
+        """Ask the recipient's node for letters of some of the people released, where letters stand behind it."""
+        is_asked = self.owns(job.plan) and job.plan.recipient_node != self.node_id
+        if not is_asked or job.plan.environment is not Environment.PRODUCTION:
+            return
+        scenario, drawn = self._scenario(conn, job.plan), []
+        if _is_applicant(job.spec):
+            given = self._subject(conn, job.plan, job.content)
+            if given.source is ConsentSource.LETTER and challenges.is_drawn(scenario.consent.sample_permille):
+                drawn = [Drawn(given.subject_id, given.evidence)]
+        elif artefacts.names(conn, job.job_id, DRAWN):
+            drawn = [Drawn(person) for person in json.loads(self._fetch(conn, job.job_id, DRAWN))]
+        if drawn:
+            challenge = challenges.ask(conn, self.keys.node_key, job, scenario, drawn, signed.now_ms())
+            facts = {"challenge": challenge, "people": str(len(drawn)), "party": job.plan.recipient_node}
+            self.enter_by(conn, "challenged", job, self.node_id, facts)
 
     async def deliver(self, job: Job, raw: RawResult) -> Delivery:
         """Gate the outputs, enter them as commitments, and sign the checkpoint that covers the entry."""
 
         def enter(conn: Connection) -> Delivery:
-            scenario = book.application(conn, job.plan.scenario_digest)
+            scenario = self._scenario(conn, job.plan)
             tables = {name: self._fetch(conn, job.job_id, kept) for name, kept in raw.tables.items()}
             form = (self.bundled(conn, job.spec, scenario) or KINDS[job.plan.kind]).form
             released = release(job.plan, raw, tables, lambda name: form(job.spec, scenario, name))
@@ -520,7 +595,7 @@ class Ledger:
                 then = State.FAILED
             record.move(conn, job.job_id, then)
             record.fail(conn, job.job_id, failure)
-            returned = quota.give_back(conn, job.job_id)
+            returned, is_real = quota.give_back(conn, job.job_id), job.plan.environment is Environment.PRODUCTION
             privacy.give_back(conn, job.job_id)
             salt, reason = secrets.token_bytes(32), str(error).encode()
             self.enter(
@@ -531,7 +606,7 @@ class Ledger:
                     "code": failure.code,
                     "party": failure.party,
                     "stage": failure.stage,
-                    "quota": "returned" if returned else "spent",
+                    "quota": "returned" if returned else "spent" if is_real else "none",
                 },
                 (Commitment("reason", sm3(salt + reason)),),
             )
@@ -770,13 +845,17 @@ class Ledger:
         reference = self._reference(plan)
         with self.store.read() as conn:
             row = _dataset(conn, reference)
-            uses = book.application(conn, plan.scenario_digest).datasets
+            uses = self._scenario(conn, plan).datasets
+            twin = _twin(conn, reference) if plan.environment is Environment.TEST else None
         label = next(use.label for use in uses if (use.code, use.version) == (reference.code, reference.version))
         if row.wrapped_key is None:
             raise Unavailable(f"dataset {reference.code} version {reference.version} was destroyed")
-        key = vault.unwrap(self.keys.node_key, bytes(row.wrapped_key), reference.code, reference.version)
+        place, wrapping, wrapped = self.home / "vault", self.keys.node_key, row.wrapped_key
+        if twin is not None:
+            place, wrapping, wrapped = self.home / TWINS, test_key(self.home), twin.wrapped_key
+        key = vault.unwrap(wrapping, bytes(wrapped), reference.code, reference.version)
         schema = parse_schema(bytes(row.schema_json))
-        directory = vault.version_dir(self.home / "vault", reference.code, reference.version)
+        directory = vault.version_dir(place, reference.code, reference.version)
         return {
             "directory": str(directory),
             "key": key.hex(),
@@ -827,7 +906,10 @@ class Ledger:
     def scenario(self, plan: Plan) -> Scenario:
         """Return the scenario a job runs under."""
         with self.store.read() as conn:
-            return book.application(conn, plan.scenario_digest)
+            return self._scenario(conn, plan)
+
+    def _scenario(self, conn: Connection, plan: Plan) -> Scenario:
+        return pinned.for_plan(book.application(conn, plan.scenario_digest), plan)
 
     async def paillier_key(self, job: Job) -> bytes:
         """Return this node's private Paillier key, made when first needed, if it is the one this job uses."""
@@ -872,7 +954,9 @@ class Ledger:
 
     def _price(self, conn: Connection, job: Job, raw: RawResult) -> tuple[int, str]:
         """Meter the other owners' fields by the rounded number of people; a fee must not tell more than the outputs."""
-        scenario = book.application(conn, job.plan.scenario_digest)
+        scenario = self._scenario(conn, job.plan)
+        if job.plan.environment is Environment.TEST:
+            return 0, "0.00"
         fields = metered_fields(job.plan)
         people = _people(raw)
         units = tariff.units(fields, metered_rows(job.plan, people, self.settings.round_floor))
@@ -934,7 +1018,30 @@ def _earlier(conn: Connection, spec: JobSpec) -> Earlier | None:
     except NotFound:
         return None
     lasts = not isinstance(job.spec.kind, PsiSpec) or keeps_alignment(job.spec)
-    return Earlier(job.plan.kind, job.state, job.plan, record.people_of(conn, job_id), lasts)
+    people, recipe = record.people_of(conn, job_id), record.recipe_of(conn, job_id)
+    return Earlier(job.plan.kind, job.state, job.plan, people, lasts, recipe)
+
+
+def _own(conn: Connection, codes: set[str]) -> dict[DatasetRef, OwnDataset]:
+    """Return this node's versions of some datasets."""
+    both = (twins.c.code == datasets.c.code) & (twins.c.version == datasets.c.version)
+    columns = (datasets.c.code, datasets.c.version, datasets.c.content_hash, datasets.c.rows, datasets.c.state)
+    query = select(*columns, twins.c.rows.label("twin_rows"), twins.c.wrapped_key.label("twin_key"))
+    found = conn.execute(query.select_from(datasets.outerjoin(twins, both)).where(datasets.c.code.in_(codes)))
+    return {
+        DatasetRef(row.code, row.version): OwnDataset(
+            bytes(row.content_hash), row.rows, row.state == "active", row.twin_rows if row.twin_key else 0
+        )
+        for row in found
+    }
+
+
+def _twin(conn: Connection, reference: DatasetRef) -> Row[Any]:
+    same = (twins.c.code == reference.code) & (twins.c.version == reference.version)
+    row = conn.execute(select(twins).where(same)).one_or_none()
+    if row is None or row.wrapped_key is None:
+        raise Unavailable(f"dataset {reference.code} version {reference.version} has no twin here")
+    return row
 
 
 def _dataset(conn: Connection, reference: DatasetRef) -> Row[Any]:

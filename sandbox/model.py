@@ -74,6 +74,50 @@ class VersionRule(enum.IntEnum):
     """Which dataset versions an approval covers."""
 
     EXACT = 1
+    SAME_SCHEMA = 2
+
+
+class ConsentSource(enum.IntEnum):
+    """Where a person's consent comes from."""
+
+    SUBJECT = 1
+    ATTESTED = 2
+    LETTER = 3
+
+
+class Category(enum.IntEnum):
+    """Under which regime public data is used: 共享, 开放, 授权运营."""
+
+    SHARED = 1
+    OPEN = 2
+    AUTHORISED = 3
+
+
+class NoticeKind(enum.IntEnum):
+    """What somebody says of a scenario in a party's name."""
+
+    REFUSED = 1
+    CHANGES = 2
+    SUSPENDED = 3
+    RESUMED = 4
+    REVOKED = 5
+
+
+class LetterState(enum.IntEnum):
+    """How far a letter is that is to be shown on challenge."""
+
+    AWAITED = 1
+    PRODUCED = 2
+    ACCEPTED = 3
+    REJECTED = 4
+    MISSING = 5
+
+
+class Environment(enum.IntEnum):
+    """Over which rows a job runs: the datasets', or their twins'."""
+
+    PRODUCTION = 1
+    TEST = 2
 
 
 class ConsentRule(enum.IntEnum):
@@ -260,11 +304,24 @@ class DatasetUse:
     owner: NodeId
     rule: VersionRule
     version: int
-    content_hash: Digest
+    content_hash: MaybeDigest
     key: tuple[Name, ...]
     fields: tuple[Name, ...]
     label: Annotated[str, Size(0, 64)]
     rows: int = 0
+    schema_digest: MaybeDigest = b""
+    max_age_days: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The outline of an application to use public data."""
+
+    data_use: Annotated[str, Size(0, 2000)]
+    supply: Annotated[str, Size(0, 2000)]
+    problem: Annotated[str, Size(0, 2000)]
+    category: Category
+    field_of_use: Annotated[str, Size(0, 64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +378,9 @@ class Quota:
     calls_per_day: int
     calls_total: int
     rows_total: int
+    rows_per_day: int = 0
+    people_per_day: int = 0
+    people_total: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,6 +390,10 @@ class Consent:
     batch: ConsentRule
     single: ConsentRule
     issuers: tuple[Point, ...]
+    sources: tuple[ConsentSource, ...] = ()
+    most_uses: int = 0
+    sample_permille: int = 0
+    letter_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,6 +435,8 @@ class Scenario:
     epsilon_milli: int = 0
     bundles: Annotated[tuple[Digest, ...], Size(0, 64)] = ()
     isolation: Annotated[str, Size(0, 16)] = ""
+    outline: Outline | None = None
+    amends: MaybeDigest = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,21 +451,47 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalRecord:
-    """An approval with the approver's key, for which the signing node vouches."""
+class DepartmentApproval:
+    """A source department's yes, which its operator's approval needs."""
 
+    department: Name
     approval: Signed
     approver_key: Point
 
 
 @dataclass(frozen=True, slots=True)
-class Revocation:
-    """One organisation's end to one scenario."""
+class ApprovalRecord:
+    """An approval with the approver's key, for which the signing node vouches."""
+
+    approval: Signed
+    approver_key: Point
+    departments: Annotated[tuple[DepartmentApproval, ...], Size(0, 16)] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What one organisation says of one scenario; of several the last counts."""
 
     scenario_digest: Digest
     party: NodeId
+    kind: NoticeKind
     reason: Text
     time_ms: int
+    serial: int
+    actor: Name
+
+
+@dataclass(frozen=True, slots=True)
+class VersionNotice:
+    """An owner's word that a dataset version is there to be used."""
+
+    code: Name
+    version: int
+    owner: NodeId
+    content_hash: Digest
+    schema_digest: Digest
+    rows: int
+    created_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,11 +509,22 @@ class ApprovalDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class RevocationNotice:
-    """Body of RevokeScenario."""
+class Announcement:
+    """Body of NotifyScenario."""
 
     scenario_digest: Digest
+    kind: NoticeKind
     reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeView:
+    """A notice as people see it."""
+
+    party: NodeId
+    kind: NoticeKind
+    reason: Text
+    time_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +544,8 @@ class ScenarioView:
     approved_by: tuple[NodeId, ...]
     awaiting: tuple[NodeId, ...]
     state: Name
+    awaiting_departments: tuple[Name, ...] = ()
+    notices: tuple[NoticeView, ...] = ()
 
 
 # --- job
@@ -551,7 +656,7 @@ class JobSpec:
     scenario_digest: Digest
     kind: PsiSpec | TrainSpec | ScoreSpec | AggregateSpec | QuerySpec | ModelSpec
     deadline_s: int = 0
-    recipe: Annotated[bytes, Size(0, 4096)] = b""
+    environment: Environment = Environment.PRODUCTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -563,6 +668,18 @@ class ConsentToken:
     purpose: Annotated[str, Size(1, 512)]
     not_after_ms: int
     nonce: Nonce
+    source: ConsentSource = ConsentSource.ATTESTED
+    evidence: MaybeDigest = b""
+    uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectKey:
+    """An issuer's word that a key is a person's own."""
+
+    subject_id: Annotated[str, Size(1, 128)] = field(repr=False)
+    key: Point
+    not_after_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,6 +689,7 @@ class ApplicantInput:
     subject_id: Annotated[str, Size(1, 128)] = field(repr=False)
     opening: Nonce32 = field(repr=False)
     consent: Signed = field(repr=False)
+    subject_key: Signed | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -646,6 +764,7 @@ class JobView:
     submitter: KeyId
     parties: tuple[NodeId, ...]
     deadline_s: int
+    environment: Environment = Environment.PRODUCTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -674,6 +793,8 @@ class PlanView:
     yuan_at_most: Name
     outputs: tuple[OutputRule, ...]
     note: Text
+    environment: Environment = Environment.PRODUCTION
+    recipe: MaybeDigest = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -754,6 +875,7 @@ class Plan:
     reveals: tuple[Reveal, ...]
     isolation: Name
     time_ms: int
+    environment: Environment = Environment.PRODUCTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -765,6 +887,7 @@ class Population:
     rows: int  # of this owner's, in the sketch
     size: int  # of the group, over all parties
     is_whole: bool = False  # all rows this owner brought: nobody knows which of them are in the group
+    people: bytes = field(default=b"", repr=False, compare=False)  # these and maybe more, to count: kinds.distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -775,6 +898,8 @@ class RawResult:
     figures: Mapping[str, float] = field(repr=False)
     tables: Mapping[str, str] = field(repr=False)  # output name -> artefact name
     populations: tuple[Population, ...] = field(default=(), repr=False)
+    people: bytes = field(default=b"", repr=False)  # of this owner's whom it is about: a sketch, see kinds.distinct
+    unknown: int = field(default=0, repr=False)  # how many more of them there can be, of whom it does not know who
 
 
 @dataclass(frozen=True, slots=True)
@@ -789,16 +914,63 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadFile:
+    """One file of an upload."""
+
+    name: Annotated[str, Size(1, 255)]
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetRegistration:
     """The signed beginning of an upload."""
 
     name: Name
     schema_json: Annotated[bytes, Size(2, 262144)]
-    file_name: Annotated[str, Size(1, 255)]
-    size: int
-    digest: Digest
+    files: Annotated[tuple[UploadFile, ...], Size(1, 1000)]
     licence: Annotated[str, Size(0, 128)] = ""
     retention_days: int = 0
+    encoding: Annotated[str, Size(0, 16)] = "utf-8"
+    department: Annotated[str, Size(0, 64)] = ""
+    domain: Annotated[str, Size(0, 64)] = ""
+    keywords: Annotated[tuple[Name, ...], Size(0, 32)] = ()
+    update_days: int = 0
+    as_of: Annotated[str, Size(0, 64)] = ""
+    visible_to: Annotated[tuple[Name, ...], Size(0, 64)] = ()
+    grades_confirmed: bool = False
+    twin_epsilon_milli: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSearch:
+    """Words to find entries by."""
+
+    words: Annotated[str, Size(0, 256)] = ""
+    department: Annotated[str, Size(0, 64)] = ""
+    domain: Annotated[str, Size(0, 64)] = ""
+    after: Annotated[str, Size(0, 128)] = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TwinOrder:
+    """A twin to make, and under which privacy budget."""
+
+    code: Name
+    version: int
+    epsilon_milli: int
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TwinView:
+    """The synthetic twin of a dataset version."""
+
+    rows: int
+    epsilon_milli: int
+    content_hash: Digest
+    created_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -824,6 +996,14 @@ class DatasetView:
     created_ms: int
     licence: Annotated[str, Size(0, 128)]
     retention_days: int
+    department: Annotated[str, Size(0, 64)] = ""
+    domain: Annotated[str, Size(0, 64)] = ""
+    keywords: tuple[Name, ...] = ()
+    update_days: int = 0
+    as_of: Annotated[str, Size(0, 64)] = ""
+    visible_to: tuple[Name, ...] = ()
+    schema_digest: MaybeDigest = b""
+    twin: TwinView | None = None
 
 
 # --- merchants' bundles
@@ -972,6 +1152,139 @@ class ReviewView:
     reveals: tuple[Reveal, ...] = ()
 
 
+# --- consents
+# -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentPaper:
+    """A token together with what certifies the key that signed it."""
+
+    consent: Signed = field(repr=False)
+    subject_key: Signed = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentWithdrawal:
+    """Somebody takes a consent back."""
+
+    token: Digest
+    scenario_digest: Digest
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalNotice:
+    """A withdrawal with whatever proves whose it is."""
+
+    withdrawal: Signed
+    signer: Point
+    subject_key: Signed | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedWithdrawal:
+    """A withdrawal notice that only one node can open."""
+
+    scenario_digest: Digest
+    sealed: Annotated[bytes, Size(1, 65536)]
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeNotice:
+    """One owner asks the recipient's node for letters, or tells how far that has come."""
+
+    challenge_id: JobId
+    job_id: JobId
+    scenario_digest: Digest
+    due_ms: int
+    sealed: Annotated[bytes, Size(1, 65536)]
+    letters: Annotated[tuple[LetterState, ...], Size(1, 50)]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengedPersons:
+    """Whose letters are to be produced."""
+
+    persons: Annotated[tuple[Annotated[str, Size(1, 512)], ...], Size(1, 50)] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeQuery:
+    """One challenge, by id."""
+
+    challenge_id: JobId
+
+
+@dataclass(frozen=True, slots=True)
+class LetterView:
+    """One letter of a challenge."""
+
+    number: int
+    state: LetterState
+    digest: MaybeDigest
+    judged_by: Annotated[str, Size(0, 64)]
+    reason: Text
+
+
+@dataclass(frozen=True, slots=True)
+class ChallengeView:
+    """A challenge as the people of either side see it."""
+
+    challenge_id: JobId
+    job_id: JobId
+    scenario_digest: Digest
+    party: NodeId
+    is_own: bool
+    created_ms: int
+    due_ms: int
+    state: Name
+    letters: Annotated[tuple[LetterView, ...], Size(1, 50)]
+    sealed: Annotated[bytes, Size(0, 65536)]
+    sealing_key: Annotated[bytes, Size(0, 65)]
+
+
+@dataclass(frozen=True, slots=True)
+class LetterUpload:
+    """The signed beginning of a letter, sealed to the node that asks for it."""
+
+    challenge_id: JobId
+    number: int
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class LetterQuery:
+    """One letter, by challenge and number."""
+
+    challenge_id: JobId
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterHead:
+    """What precedes the bytes of a sealed letter."""
+
+    challenge_id: JobId
+    number: int
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetterJudgement:
+    """What one of the owner's people decided on a letter."""
+
+    challenge_id: JobId
+    number: int
+    digest: Digest
+    accepted: bool
+    reason: Text
+    time_ms: int
+
+
 # --- audit
 # --------------------------------------------------------------------------------------------------------------
 
@@ -1057,6 +1370,7 @@ class Proposal:
     plan: Annotated[bytes, Size(1, 262144)]
     submission: Signed
     commitment: Digest
+    versions: Annotated[tuple[Signed, ...], Size(0, 8)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -1111,7 +1425,8 @@ class ScenarioBundle:
 
     scenario: Signed
     approvals: tuple[Signed, ...]
-    revocations: tuple[Signed, ...]
+    notices: tuple[Signed, ...]
+    versions: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

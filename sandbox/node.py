@@ -20,13 +20,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from sqlalchemy import select
 
-from sandbox import registry
+from sandbox import registry, signed
 from sandbox.api.audit import Audit
 from sandbox.api.catalog import Catalog
+from sandbox.api.consents import Consents
 from sandbox.api.edge import Edge
 from sandbox.api.jobs import Jobs
 from sandbox.api.models import Models
 from sandbox.api.peers import Peers
+from sandbox.api.post import Post
 from sandbox.api.reviews import Reviews
 from sandbox.api.scenarios import Scenarios
 from sandbox.catalog import vault
@@ -43,6 +45,7 @@ from sandbox.model import SealMode
 from sandbox.peer.links import Links
 from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
 from sandbox.pipeline import Pipeline
+from sandbox.policy import versions
 from sandbox.runner import Runner
 from sandbox.store import datasets
 from sandbox.tee_sim import leases
@@ -52,6 +55,8 @@ from sandbox.v1 import (
     audit_pb2_grpc,
     catalog_pb2,
     catalog_pb2_grpc,
+    consent_pb2,
+    consent_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
     model_pb2,
@@ -74,6 +79,7 @@ SERVICES = (
         for module, name in (
             (audit_pb2, "AuditService"),
             (catalog_pb2, "CatalogService"),
+            (consent_pb2, "ConsentService"),
             (job_pb2, "JobService"),
             (model_pb2, "ModelService"),
             (peer_pb2, "PeerService"),
@@ -122,15 +128,25 @@ async def _serve(home: Home, run: Path) -> None:
     pipeline = Pipeline(ledger, exchange)
     edge = Edge(settings.node_id, store)
     scenarios = Scenarios(edge, pipeline, ledger, exchange)
+    post = Post(pipeline, exchange, scenarios.suspend)
+    pipeline.on_released = post.soon
+    consents = Consents(edge, pipeline, ledger, post, run)
+
+    async def offer(code: str) -> None:
+        with store.read() as conn:
+            users = versions.users(conn, code)
+        for digest in users:
+            await scenarios.hand_round(digest)
 
     server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run, offer), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(Models(edge, ledger, run, strongest), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
     review_pb2_grpc.add_ReviewServiceServicer_to_server(Reviews(edge, pipeline, ledger), server)
+    consent_pb2_grpc.add_ConsentServiceServicer_to_server(consents, server)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(Audit(edge, ledger), server)
-    peer_pb2_grpc.add_PeerServiceServicer_to_server(Peers(edge, pipeline, exchange, scenarios), server)
+    peer_pb2_grpc.add_PeerServiceServicer_to_server(Peers(edge, pipeline, exchange, scenarios, consents, post), server)
     healthy = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
     reflection.enable_server_reflection(SERVICES, server)
@@ -152,7 +168,7 @@ async def _serve(home: Home, run: Path) -> None:
     runner.on_up = listen_for_signals  # Ray puts a handler of its own in front of ours, which prints a stack
     chores = [
         asyncio.create_task(_every_hour(edge, scenarios, exchange)),
-        asyncio.create_task(_every_minute(pipeline)),
+        asyncio.create_task(_every_minute(pipeline, post)),
         asyncio.create_task(_probe()),
     ]
     if settings.ray_start == "eager":
@@ -190,13 +206,17 @@ async def _probe() -> None:
         log.warning("no queries and no models at this node: %s (%s)", error.tell, error.hint)
 
 
-async def _every_minute(pipeline: Pipeline) -> None:
-    """Look after the jobs that wait for people."""
+async def _every_minute(pipeline: Pipeline, post: Post) -> None:
+    """Look after the jobs that wait for people, and the letters that are waited for."""
     while True:
         try:
             await pipeline.tend_held()
         except Exception:  # a defect of ours must not end the rounds: jobs would be held for ever
             log.exception("the round over held jobs was cut short")
+        try:
+            await post.tend(signed.now_ms())
+        except Exception:  # as above: letters would be awaited for ever
+            log.exception("the round over challenges was cut short")
         await asyncio.sleep(60)
 
 

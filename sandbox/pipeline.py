@@ -49,6 +49,7 @@ from sandbox.ledger import HELD, Committed, Delivery, Ledger
 from sandbox.model import (
     Acceptance,
     Call,
+    Environment,
     GrantStatement,
     JobSubmission,
     Plan,
@@ -60,6 +61,7 @@ from sandbox.model import (
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
+from sandbox.policy.recipe import recipe
 from sandbox.record import Job
 from sandbox.registry import Registered
 from sandbox.review import is_reviewed
@@ -103,6 +105,7 @@ class Pipeline:
         exchange: its other side: the parties and the workers.
         """
         self._ledger, self._exchange = ledger, exchange
+        self.on_released: Callable[[], None] = lambda: None  # there may be letters to ask for
         self._live: dict[str, Live] = {}
         self._holds = Holds(ledger, exchange, self._go_on, self._live.__contains__)
         self._tending: set[asyncio.Task[None]] = set()
@@ -205,12 +208,18 @@ class Pipeline:
         if proposed:
             agree(plan, wire.decode(Plan, proposed), choices.proposer)
         consent = ledger.consent(conn, plan, submission)
-        job = record.create(conn, call, plan, proposed or wire.encode(plan))
-        rows = rows_needed(submission.spec, facts) if ledger.owns(plan) else 0
-        quota.reserve(conn, job_id, plan.scenario_digest, rows, facts.now_ms, consent)
-        if ledger.owns(plan):
-            ledger.reserve_privacy(conn, job)
-        ledger.enter(conn, "admitted", job, {"engine": plan.engine, "kind": plan.kind.name.lower()})
+        asked = recipe(submission.spec, facts.earlier.recipe if facts.earlier else b"")
+        job = record.create(conn, call, plan, proposed or wire.encode(plan), asked)
+        told = {"engine": plan.engine, "kind": plan.kind.name.lower()}
+        if plan.environment is Environment.PRODUCTION:
+            brought = (party.dataset for party in plan.parties if party.dataset is not None)
+            rows = rows_needed(submission.spec, brought, facts) if ledger.owns(plan) else 0
+            quota.reserve(conn, job_id, plan.scenario_digest, rows, facts.now_ms)
+            if ledger.owns(plan):
+                ledger.reserve_privacy(conn, job)
+        else:
+            told["environment"] = "test"
+        ledger.enter(conn, "admitted", job, told, ledger.use_consent(conn, job, consent))
         return job
 
     # --- the line -------------------------------------------------------------------------------------------------
@@ -291,6 +300,7 @@ class Pipeline:
                 delivery, cosignature = await self._deliver(job, raw)
             await ledger.seal(job, delivery, cosignature)  # the job is released, and its stages are all noted
         await ledger.close(job)
+        self.on_released()
         await wires.closed()
         self._enter_stage(live, "trail")
         await wires.trail()
@@ -338,6 +348,7 @@ class Pipeline:
                 delivery, cosignature = await self._deliver(job, raw)
             await self._ledger.seal(job, delivery, cosignature)
             await self._ledger.close(job)
+            self.on_released()
 
     async def _deliver(self, job: Job, raw: RawResult) -> tuple[Delivery, bytes]:
         """Enter what leaves in the log, and have another party co-sign the log with the entry in it."""

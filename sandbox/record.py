@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from sandbox import signed, wire
+from sandbox import pinned, signed, wire
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import NotFound, WrongState
 from sandbox.model import (
@@ -16,6 +16,7 @@ from sandbox.model import (
     MOVES,
     Call,
     DatasetRef,
+    Environment,
     Failure,
     Fee,
     JobKind,
@@ -52,7 +53,7 @@ class Job:
         return tuple(party.node_id for party in self.plan.parties)
 
 
-def create(conn: Connection, submission: Signed, plan: Plan, plan_bytes: bytes) -> Job:
+def create(conn: Connection, submission: Signed, plan: Plan, plan_bytes: bytes, recipe: bytes) -> Job:
     """Make the row of an admitted job."""
     content = contents(submission)
     conn.execute(
@@ -69,6 +70,8 @@ def create(conn: Connection, submission: Signed, plan: Plan, plan_bytes: bytes) 
             plan=plan_bytes,
             plan_digest=tagged("plan", plan_bytes),
             created_ms=signed.now_ms(),
+            environment=int(plan.environment),
+            recipe=recipe,
         )
     )
     return read(conn, plan.job_id)
@@ -93,13 +96,14 @@ def read(conn: Connection, job_id: str) -> Job:
     """Return a job; ``NotFound`` if there is none."""
     row = _row(conn, job_id)
     submission = signed.read_signed(row.submission)
-    content = contents(submission)
+    content, plan = contents(submission), wire.decode(Plan, row.plan)
+    brought = (party.dataset for party in plan.parties if party.dataset is not None)
     return Job(
         row.job_id,
         submission,
-        content.spec,
+        pinned.spec_of(content.spec, brought),
         content,
-        wire.decode(Plan, row.plan),
+        plan,
         bytes(row.plan),
         bytes(row.plan_digest),
         State(row.state),
@@ -145,6 +149,18 @@ def people(conn: Connection, job_id: str, count: int) -> None:
 def people_of(conn: Connection, job_id: str) -> int:
     """Return how many people a job was about."""
     return int(_row(conn, job_id).people)
+
+
+def recipe_of(conn: Connection, job_id: str) -> bytes:
+    """Return the digest of what a job asked."""
+    return bytes(_row(conn, job_id).recipe)
+
+
+def tested(conn: Connection, scenario_digest: bytes) -> frozenset[bytes]:
+    """Return the recipes that were released on twins under a scenario."""
+    green = (jobs.c.environment == int(Environment.TEST)) & (jobs.c.state == int(State.RELEASED))
+    found = conn.execute(select(jobs.c.recipe).where(jobs.c.scenario_digest == scenario_digest, green).distinct())
+    return frozenset(bytes(recipe) for (recipe,) in found)
 
 
 def units_before(conn: Connection, scenario_digest: bytes) -> int:
@@ -251,6 +267,7 @@ def view(conn: Connection, job_id: str, stage_now: str = "", in_full: bool = Fal
         submitter=row.submitter,
         parties=tuple(party.node_id for party in plan.parties),
         deadline_s=plan.deadline_s,
+        environment=plan.environment,
     )
 
 

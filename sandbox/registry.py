@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,13 @@ from sandbox.errors import AlreadyExists, InvalidSpec, NotFound
 from sandbox.model import KeyCard, PeerCard, Signed
 from sandbox.store import keys, peers
 
-ROLES = frozenset({"submitter", "owner", "operator", "reviewer", "auditor", "consent"})
+ROLES = frozenset(
+    {"merchant", "bank", "department", "submitter", "owner", "operator", "reviewer", "auditor", "consent"}
+)
+IMPLIED: Mapping[str, frozenset[str]] = {  # whoever has the one has the others
+    "merchant": frozenset({"submitter"}),  # applies for scenarios, uploads bundles, submits jobs
+    "bank": frozenset({"submitter", "owner"}),  # the same, and brings data of its own
+}
 PEER = "peer"  # the role of a pinned node's identity key
 
 
@@ -122,9 +128,9 @@ def all_peers(conn: Connection) -> list[PeerCard]:
 
 def _registered(row: Row[Any]) -> Registered:
     card = _key_card(bytes(row.card))
-    return Registered(
-        row.key_id, row.name, row.organisation, frozenset(row.roles.split(",")), card, row.revoked_ms is not None
-    )
+    given = frozenset(row.roles.split(","))
+    roles = given.union(*(IMPLIED.get(role, frozenset()) for role in given))
+    return Registered(row.key_id, row.name, row.organisation, roles, card, row.revoked_ms is not None)
 
 
 @functools.lru_cache(maxsize=1024)

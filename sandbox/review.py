@@ -31,6 +31,7 @@ from sandbox.model import (
     CheckView,
     Decision,
     DecisionView,
+    Environment,
     JobKind,
     ModelSpec,
     Plan,
@@ -67,8 +68,8 @@ class Hold:
 
 
 def is_reviewed(plan: Plan) -> bool:
-    """Whether people have to look at a job's outputs before they leave."""
-    return any(rule.reviewed for rule in plan.outputs)
+    """Whether people have to look at a job's outputs before they leave; nobody has to where no row is anybody's."""
+    return plan.environment is Environment.PRODUCTION and any(rule.reviewed for rule in plan.outputs)
 
 
 # --- evidence ---------------------------------------------------------------------------------------------------------

@@ -104,8 +104,10 @@ class Runner:
         """Whether Ray has been started."""
         return self._ray is not None
 
-    async def stage(self, name: str, kind: JobKind, ticket: Mapping[str, Any], body: bytes, host: Host) -> RawResult:
-        """Run one stage to its end and return what it left."""
+    async def stage(
+        self, name: str, kind: JobKind | None, ticket: Mapping[str, Any], body: bytes, host: Host
+    ) -> RawResult:
+        """Run one stage to its end and return what it left; ``kind``: of the job, if it is one's."""
         await self.start()
         path = self.run / f"d-{secrets.token_hex(6)}.sock"
         outcome: asyncio.Future[RawResult] = asyncio.get_running_loop().create_future()
@@ -125,7 +127,7 @@ class Runner:
             await _attend(reader, writer, host, outcome)
 
         server = await asyncio.start_unix_server(attend, str(path), limit=1 << 20)
-        heavy = name == "compute" and kind in _HEAVY
+        heavy = kind is None or (name == "compute" and kind in _HEAVY)
         reference = self._task.options(num_cpus=HEAVY_CPUS if heavy else 0, **self._here()).remote(str(path))
         finished = asyncio.wrap_future(reference.future())
         try:

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     national_algorithms: bool = Field(False, description="intersections on the SM2 curve only; other engines refused")
     link_mbit: int = Field(1000, ge=1, description="the line to the other parties, each way; for the choice of engines")
     test_before_production: bool = Field(
-        False, description="refuse merchants' own code and statements that were not run on test data first"
+        True, description="admit in production only what was released on twins first, under the same scenario"
     )
     deadline_s: int = Field(900, ge=5, le=86400, description="the plan's own deadline where the spec gives none")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

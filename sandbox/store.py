@@ -78,6 +78,39 @@ datasets = Table(
     Column("licence", String(128), nullable=False),
     Column("retention_days", Integer, nullable=False),
     Column("destroyed_entry", BigInteger),  # where the log says so
+    Column("schema_digest", LargeBinary, nullable=False),
+    Column("department", String(64), nullable=False),
+    Column("domain", String(64), nullable=False),
+    Column("keywords", String(2304), nullable=False),  # a line each
+    Column("update_days", Integer, nullable=False),
+    Column("as_of", String(64), nullable=False),
+    Column("visible_to", String(4608), nullable=False),  # organisations, a line each; empty: all
+    Column("profile", LargeBinary, nullable=False),  # JSON: counts and shares, rounded
+    Column("words", String, nullable=False),  # what the entry is found by
+)
+
+twins = Table(
+    "twin",
+    metadata,
+    Column("code", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("rows", BigInteger, nullable=False),
+    Column("epsilon_milli", BigInteger, nullable=False),  # spent for good, whatever becomes of the twin
+    Column("measurements", LargeBinary, nullable=False),  # JSON, under a privacy budget: a twin is made anew from it
+    Column("content_hash", LargeBinary, nullable=False),
+    Column("wrapped_key", LargeBinary),  # under the test key; gone when destroyed
+    Column("created_ms", BigInteger, nullable=False),
+)
+
+versions = Table(
+    "offered_version",  # of other owners' datasets, and of this one's
+    metadata,
+    Column("code", String(64), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("owner", String(64), primary_key=True),
+    Column("schema_digest", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("record", LargeBinary, nullable=False),  # Signed VersionNotice
 )
 
 scenarios = Table(
@@ -87,6 +120,7 @@ scenarios = Table(
     Column("name", String(64), nullable=False),
     Column("signed", LargeBinary, nullable=False),  # Signed Scenario
     Column("received_ms", BigInteger, nullable=False),
+    Column("amends", LargeBinary, nullable=False, index=True),  # digest of the scenario it takes the place of, or empty
 )
 
 approvals = Table(
@@ -97,12 +131,23 @@ approvals = Table(
     Column("record", LargeBinary, nullable=False),  # Signed ApprovalRecord, by the party's node
 )
 
-revocations = Table(
-    "revocation",
+notices = Table(
+    "notice",
     metadata,
     Column("digest", LargeBinary, ForeignKey("scenario.digest"), primary_key=True),
     Column("party", String(64), primary_key=True),
-    Column("record", LargeBinary, nullable=False),  # Signed Revocation
+    Column("serial", Integer, primary_key=True),
+    Column("kind", Integer, nullable=False),
+    Column("record", LargeBinary, nullable=False),  # Signed Notice
+)
+
+department_approvals = Table(
+    "department_approval",  # of this node's source departments, before the node vouches for all of them
+    metadata,
+    Column("digest", LargeBinary, ForeignKey("scenario.digest"), primary_key=True),
+    Column("department", String(64), primary_key=True),
+    Column("approver_key", LargeBinary, nullable=False),
+    Column("record", LargeBinary, nullable=False),  # Signed Approval
 )
 
 jobs = Table(
@@ -123,6 +168,8 @@ jobs = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
     Column("people", BigInteger, nullable=False, default=0),  # rows it was about; for this node only
+    Column("environment", Integer, nullable=False),
+    Column("recipe", LargeBinary, nullable=False, index=True),  # SM3 of what was asked: policy.recipe
     Column("fee_units", BigInteger),
     Column("fee_yuan", String(32)),
     Column("fee_entry", BigInteger),
@@ -182,14 +229,92 @@ usage = Table(
     Column("calls", Integer, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("state", String(16), nullable=False),  # reserved, spent, returned
+    Column("model", String(32), nullable=False, default=""),  # of a score: the job id of what it scores with
+)
+
+usage_sums = Table(
+    "quota_sum",  # of what is reserved and spent: admission does not read a scenario's whole past
+    metadata,
+    Column("scenario_digest", LargeBinary, primary_key=True),
+    Column("day", Integer, primary_key=True),  # as above; -1: all days
+    Column("calls", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+)
+
+model_uses = Table(
+    "model_use",  # score jobs that are reserved and spent, for each model
+    metadata,
+    Column("scenario_digest", LargeBinary, primary_key=True),
+    Column("model", String(32), primary_key=True),
+    Column("jobs", BigInteger, nullable=False),
+)
+
+people_counts = Table(
+    "people_count",  # different people of this owner, as far as it knows who they are
+    metadata,
+    Column("scenario_digest", LargeBinary, primary_key=True),
+    Column("day", Integer, primary_key=True),  # as above; -1: all days
+    Column("sketch", LargeBinary, nullable=False),  # of keyed digests: kinds.distinct
+)
+
+unknown_people = Table(
+    "unknown_people",  # how many more there can be, of whom it does not know who they are
+    metadata,
+    Column("scenario_digest", LargeBinary, primary_key=True),
+    Column("day", Integer, primary_key=True),  # as above
+    Column("job_id", String(32), primary_key=True),
+    Column("content", LargeBinary, nullable=False),  # content hash of this owner's dataset
+    Column("rows", BigInteger, nullable=False),  # of that dataset: there are no more people in it
+    Column("people", BigInteger, nullable=False),
 )
 
 consents = Table(
-    "consent",
+    "consent_use",  # a line a call: how often a token was spent, in each environment
     metadata,
-    Column("nonce", LargeBinary, primary_key=True),
-    Column("job_id", String(32), nullable=False, index=True),
+    Column("token", LargeBinary, primary_key=True),  # digest of the signed token: policy.consent
+    Column("environment", Integer, primary_key=True),
+    Column("job_id", String(32), primary_key=True, index=True),
     Column("state", String(16), nullable=False),  # reserved, spent
+    Column("sealed", LargeBinary, nullable=False),  # what opens the commitment in the entry, under the node key
+)
+
+withdrawn_consents = Table(
+    "withdrawn_consent",
+    metadata,
+    Column("token", LargeBinary, primary_key=True),
+    Column("signer", String(32), primary_key=True),  # key id
+    Column("person", LargeBinary, nullable=False),  # keyed hash of whose own key it was; empty: an issuer's
+    Column("scenario_digest", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the notice, under the node key
+    Column("untold", String(640), nullable=False),  # owners that do not have it yet, comma-separated
+)
+
+challenges = Table(
+    "challenge",  # to produce letters: what this node asks of a recipient's, and what it is asked
+    metadata,
+    Column("challenge_id", String(32), primary_key=True),
+    Column("is_own", Integer, nullable=False),  # whether this node asks
+    Column("party", String(64), nullable=False),  # the other node
+    Column("job_id", String(32), nullable=False, index=True),
+    Column("scenario_digest", LargeBinary, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),  # the persons, under the node key
+    Column("revision", Integer, nullable=False),
+    Column("told", Integer, nullable=False),  # the revision that the other node has
+    Column("is_suspended", Integer, nullable=False),  # whether the scenario was suspended for it
+)
+
+letters = Table(
+    "letter",
+    metadata,
+    Column("challenge_id", String(32), ForeignKey("challenge.challenge_id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", Integer, nullable=False, index=True),
+    Column("digest", LargeBinary, nullable=False),  # SM3 of the document; empty until it was produced
+    Column("wrapped_key", LargeBinary),  # of its file, under the node key; gone once it was judged
+    Column("judged_by", String(64), nullable=False),
+    Column("judgement", LargeBinary),  # Signed LetterJudgement
 )
 
 cached = Table(

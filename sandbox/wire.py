@@ -26,10 +26,20 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from sandbox import model
 from sandbox.errors import InvalidSpec
 from sandbox.model import Size
-from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, job_pb2, model_pb2, peer_pb2, review_pb2, scenario_pb2
+from sandbox.v1 import (
+    audit_pb2,
+    catalog_pb2,
+    common_pb2,
+    consent_pb2,
+    job_pb2,
+    model_pb2,
+    peer_pb2,
+    review_pb2,
+    scenario_pb2,
+)
 
 T = TypeVar("T")
-_MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2, review_pb2, model_pb2)
+_MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2, review_pb2, model_pb2, consent_pb2)
 _DEFAULT = {str: Size(0, 256), bytes: Size(0, 65536), tuple: Size(0, 256)}
 _PLAIN = frozenset({str, bytes, int, bool})
 _FIELDS: dict[type, dict[str, Any]] = {}

@@ -11,14 +11,14 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from sandbox import wire
-from sandbox.catalog import vault
+from sandbox.catalog import sample_rows, twin_rows, vault
 from sandbox.catalog.bundles import Place
 from sandbox.catalog.formats import KeyFormat
 from sandbox.catalog.ids import SEPARATOR, normalise
@@ -35,6 +35,7 @@ from sandbox.errors import (
 )
 from sandbox.footprint import give_back, keep_out
 from sandbox.kinds import KINDS
+from sandbox.kinds.distinct import counted
 from sandbox.model import JobSpec, ModelSpec, PartyRole, Plan, RawResult, Scenario
 from sandbox.tee_sim.attest import measure_runtime
 from sandbox.workspace import Channel, Workspace
@@ -42,6 +43,9 @@ from sandbox.workspace import Channel, Workspace
 # What workers of different parties may say to each other.
 LABELS = frozenset(("engine", "held", "shape", "size", "key", "seed", "counts", "cipher", "masked", "prepared"))
 MOST_WAITING = 64 << 20  # bytes
+
+Chore = Callable[[dict[str, Any], bytes], bytes]  # what a node has done with rows outside a job
+CHORES: Mapping[str, Chore] = {"twin": twin_rows.make, "sample": sample_rows.make}
 
 
 def work(path: str) -> bool:
@@ -51,6 +55,9 @@ def work(path: str) -> bool:
         frame = desk.read()
         if frame is None:
             return False
+        if (chore := CHORES.get(frame[0]["stage"])) is not None:
+            _do(desk, chore, *frame)
+            return True
         assignment = Assignment(desk, *frame)
         with contextlib.ExitStack() as stack:
             assignment.stack = stack
@@ -60,6 +67,8 @@ def work(path: str) -> bool:
             if stage is None:
                 raise JobFailed(f"this kind has no stage {frame[0]['stage']}")
             done = stage(assignment)
+            if frame[0]["stage"] == "gather" or (frame[0]["stage"] == "compute" and assignment.parts == 1):
+                done = counted(assignment, done)
         assignment.report(done)
         return True
     except SandboxError as error:
@@ -74,6 +83,15 @@ def work(path: str) -> bool:
     finally:
         desk.close()
         give_back()
+
+
+def _do(desk: Blocking, chore: Chore, order: dict[str, Any], body: bytes) -> None:
+    report = chore(order, body)
+    done = pack_result(RawResult({}, {}, {}))
+    for head, content in (({"op": "keep", "name": "report"}, report), ({"op": "done"}, done)):
+        desk.write(head, content)
+        if desk.read() is None:
+            raise JobFailed("the node is gone")
 
 
 def enter(path: str) -> bool:

@@ -19,7 +19,7 @@ COUNT: Final = Decimal("0.4")
 
 
 def _id(meaning: str) -> Field:
-    return Field(ID, FieldType.STRING, meaning, "", Grade.L4, "never leaves the node", Decimal(1))
+    return Field(ID, FieldType.STRING, meaning, "", Grade.L4, "drop", Decimal(1))
 
 
 def _own(name: str, type_: FieldType, meaning: str, unit: str = "", grade: Grade = Grade.L3) -> Field:

@@ -1,129 +1,177 @@
-"""CatalogService: register, list, get, destroy."""
+"""CatalogService: register, list, search, get, sample, twin, destroy."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+import pyarrow.parquet as pq
+from sqlalchemy import Connection, Row, func, select
 
-from sandbox import record, review, signed, wire
+from sandbox import custody, signed, wire
 from sandbox.api import uploads
-from sandbox.api.edge import Edge, Request
+from sandbox.api.edge import Caller, Edge, Request
 from sandbox.api.jobs import page
-from sandbox.catalog import artefacts, cache, vault
+from sandbox.catalog import entries, sample_rows, vault
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
-from sandbox.errors import (
-    AlreadyExists,
-    IntegrityFailed,
-    InvalidSpec,
-    NotFound,
-    WrongState,
-)
+from sandbox.catalog.survey import Survey, refuse_low
+from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.chores import chore
+from sandbox.crypto.sm3 import hkdf
+from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, WrongState
 from sandbox.exchange import Exchange
 from sandbox.footprint import give_back
 from sandbox.ledger import Ledger
-from sandbox.model import DatasetQuery, DatasetRef, DatasetRegistration, DatasetView, ListQuery
+from sandbox.model import (
+    DatasetQuery,
+    DatasetRegistration,
+    DatasetSearch,
+    DatasetView,
+    ListQuery,
+    TwinOrder,
+    VersionNotice,
+)
+from sandbox.policy import versions
 from sandbox.registry import ROLES
-from sandbox.store import datasets
+from sandbox.store import datasets, twins
+from sandbox.twinning import Twinning
 from sandbox.v1 import catalog_pb2, catalog_pb2_grpc
 
-T = TypeVar("T")
-OWNERS = frozenset({"owner"})
+OWNERS = frozenset({"owner", "department"})
 MAX_UPLOAD = 64 << 30
+ENCODINGS = ("utf-8", "gb18030")
 _PREFIX = "/sandbox.v1.CatalogService/"
+CHUNK = 1 << 20
+Offer = Callable[[str], Coroutine[Any, Any, None]]
+Remember = Callable[[Connection], None]
 _FILE = re.compile(r"[^/\\\0]{1,200}\.(parquet|csv)", re.IGNORECASE)
+
+
+def _nothing(conn: Connection) -> None:
+    """Remember nothing: the nonce was spent before."""
 
 
 class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
     """This organisation's datasets."""
 
-    def __init__(self, edge: Edge, ledger: Ledger, exchange: Exchange, run: Path) -> None:
-        self._edge, self._ledger, self._exchange, self._run = edge, ledger, exchange, run
+    def __init__(self, edge: Edge, ledger: Ledger, exchange: Exchange, run: Path, offer: Offer) -> None:
+        """Args:
+        offer: tells the parties of scenarios that use a dataset by rule of a new version.
+        """
+        self._edge, self._ledger, self._exchange, self._run, self._offer = edge, ledger, exchange, run, offer
+        self._twinning = Twinning(ledger, exchange.runner)
         self._registering = asyncio.Lock()
+        self._telling: set[asyncio.Task[None]] = set()
+
+    # --- registering ------------------------------------------------------------------------------------------------
 
     async def RegisterDataset(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
         """Take an upload, check it, seal it."""
 
         async def register() -> Any:
-            opened = await self._begin(requests, context)
+            opened = await self._begin(requests)
             folder = Path(tempfile.mkdtemp(prefix="u-", dir=self._run))  # private to this upload, like a job's
             try:
-                await uploads.receive(requests, folder / opened.body.file_name, opened.body.size, opened.body.digest)
+                await uploads.receive(requests, folder, opened.body.files)
                 async with self._registering:
-                    view = await asyncio.to_thread(self._register, opened, folder / opened.body.file_name)
-                return catalog_pb2.RegisterDatasetResponse(dataset=wire.to_proto(view))
+                    view = await asyncio.to_thread(self._register, opened, folder)
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder)
+            self._tell(view.code)
+            if budget := opened.body.twin_epsilon_milli:
+                view = await self._make_twin(TwinOrder(view.code, view.version, budget), opened.caller)
+            return catalog_pb2.RegisterDatasetResponse(dataset=wire.to_proto(view))
 
         return await self._edge.unary(context, register)
 
-    async def _begin(self, requests: AsyncIterator[Any], context: Any) -> Request[DatasetRegistration]:
+    def _tell(self, code: str) -> None:
+        """Tell others of a new version soon; whoever is down hears of it in the hourly round."""
+        task = asyncio.create_task(self._offer(code))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _begin(self, requests: AsyncIterator[Any]) -> Request[DatasetRegistration]:
         """The signed beginning; its nonce is spent before anything is stored."""
         first = await uploads.first_message(requests)
         opened = await asyncio.to_thread(
             self._edge.open, first, _PREFIX + "RegisterDataset", DatasetRegistration, OWNERS
         )
         body = opened.body
-        if not _FILE.fullmatch(body.file_name):
-            raise InvalidSpec(tell="file_name must be a plain name ending in .parquet or .csv")
-        if not 0 < body.size <= MAX_UPLOAD or len(body.file_name.encode()) > 200:
-            raise InvalidSpec(tell=f"size must be 1 to {MAX_UPLOAD} bytes, file_name at most 200")
+        for file in body.files:
+            if not _FILE.fullmatch(file.name) or len(file.name.encode()) > 200:
+                raise InvalidSpec(tell="file_name must be a plain name ending in .parquet or .csv")
+            if file.size < 1:
+                raise InvalidSpec(tell=f"size of a file must be 1 to {MAX_UPLOAD} bytes")
+        if len({file.name for file in body.files}) != len(body.files):
+            raise InvalidSpec(tell="two files have the same name")
+        size = sum(file.size for file in body.files)
+        if size > MAX_UPLOAD:
+            raise InvalidSpec(tell=f"an upload has at most {MAX_UPLOAD} bytes")
+        _check_department(opened.caller, body.department)
+        entries.check(body, ENCODINGS)
         parse_schema(body.schema_json)
-        uploads.check_room(self._run, body.size)
+        uploads.check_room(self._run, size)
         await asyncio.to_thread(self._edge.spend_nonce, opened, False)
         return opened
 
-    def _register(self, opened: Request[DatasetRegistration], path: Path) -> DatasetView:
+    def _register(self, opened: Request[DatasetRegistration], folder: Path) -> DatasetView:
         body, ledger = opened.body, self._ledger
         schema = parse_schema(body.schema_json)
         code = make_code(ledger.node_id, body.name)
         with ledger.store.read() as conn:
-            last = conn.scalar(select(func.max(datasets.c.version)).where(datasets.c.code == code)) or 0
-        version = int(last) + 1
+            known = select(func.max(datasets.c.version)).where(datasets.c.code == code)
+            version = int(conn.scalar(known) or 0) + 1
+            self._check_same_owner(conn, opened.caller, code, version - 1)
         meta = DatasetVersion(
             code, version, ledger.node_id, schema, 0, b"", datetime.now(UTC), body.licence, body.retention_days
         )
-        place = ledger.home / "vault"
+        place, survey = ledger.home / "vault", Survey(schema, body.as_of, body.update_days)
         try:
-            sealed = vault.seal_version(place, ledger.keys.node_key, meta, read_table(path, schema))
+            batches = read_table([folder / file.name for file in body.files], schema, encoding=body.encoding)
+            sealed = vault.seal_version(place, ledger.keys.node_key, meta, survey.watch(batches))
         except InvalidSpec as error:
             # The caller is the owner: file, column and row number, with the name of the file as it was given.
-            raise InvalidSpec(str(error), tell=str(error).replace(f"{path.parent}/", "")) from None
+            raise InvalidSpec(str(error), tell=str(error).replace(f"{folder}/", "")) from None
         finally:
             give_back()
         try:
+            low = survey.too_low()
+            if not body.grades_confirmed:
+                refuse_low(low)
             with ledger.store.write() as conn:
                 self._refuse_twin(conn, code, sealed.content_hash)
-                conn.execute(
-                    insert(datasets).values(
-                        code=code,
-                        version=version,
-                        name=body.name,
-                        schema_json=body.schema_json,
-                        rows=sealed.manifest.rows,
-                        content_hash=sealed.content_hash,
-                        wrapped_key=sealed.wrapped_key,
-                        state="active",
-                        created_ms=signed.now_ms(),
-                        licence=body.licence,
-                        retention_days=body.retention_days,
-                    )
+                found = entries.Sealed(
+                    sealed.manifest.rows, sealed.content_hash, sealed.wrapped_key, survey.profile().to_json()
                 )
+                entries.add(conn, code, version, body, found)
                 facts = {"code": code, "version": str(version), "content_hash": sealed.content_hash.hex()}
+                if low:
+                    facts["grades_confirmed"] = ",".join(one.column for one in low)[:256]
                 ledger.enter_other(conn, "registered", opened.caller.key_id, facts)
-                return _view(self._row(conn, code, version), ledger.node_id)
+                view = entries.view(entries.find(conn, code, version), ledger.node_id)
+                notice = VersionNotice(
+                    code, version, ledger.node_id, view.content_hash, view.schema_digest, view.rows, view.created_ms
+                )
+                identity = ledger.keys.identity
+                versions.file(conn, signed.sign(identity, "version", notice), identity.public, ledger.node_id)
+                return view
         except BaseException:
             vault.destroy(vault.version_dir(place, code, version), None)
             raise
+
+    def _check_same_owner(self, conn: Connection, caller: Caller, code: str, version: int) -> None:
+        """A department adds versions to its own datasets only."""
+        if version:
+            _check_department(caller, entries.find(conn, code, version).department)
 
     def _refuse_twin(self, conn: Connection, code: str, content_hash: bytes) -> None:
         twin = conn.scalar(
@@ -134,35 +182,142 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         if twin is not None:
             raise AlreadyExists(tell=f"the same rows are registered as {code} version {twin}", hint="use that version")
 
+    # --- looking ----------------------------------------------------------------------------------------------------
+
     async def ListDatasets(self, request: Any, context: Any) -> Any:  # noqa: N802
         """List the entries."""
 
         def listed() -> Any:
             opened = self._edge.open(request, _PREFIX + "ListDatasets", ListQuery, ROLES)
             self._edge.spend_nonce(opened)
-            code, _, last = opened.body.after.partition("/")
-            if last and not last.isdecimal():
-                raise InvalidSpec(tell="`after` must be CODE or CODE/VERSION")
-            later = (datasets.c.code == code) & (datasets.c.version > int(last)) if last else datasets.c.code > code
-            query = select(datasets).where((datasets.c.code > code) | later)
-            query = query.order_by(datasets.c.code, datasets.c.version).limit(page(opened.body.limit))
             with self._ledger.store.read() as conn:
-                views = [_view(row, self._ledger.node_id) for row in conn.execute(query)]
-            return catalog_pb2.ListDatasetsResponse(datasets=[wire.to_proto(view) for view in views])
+                rows = entries.page(conn, self._seer(opened.caller), opened.body.after, page(opened.body.limit))
+            views = [wire.to_proto(entries.view(row, self._ledger.node_id)) for row in rows]
+            return catalog_pb2.ListDatasetsResponse(datasets=views)
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(listed))
 
+    async def SearchDatasets(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Find entries by words."""
+
+        def searched() -> Any:
+            opened = self._edge.open(request, _PREFIX + "SearchDatasets", DatasetSearch, ROLES)
+            self._edge.spend_nonce(opened)
+            body, seer = opened.body, self._seer(opened.caller)
+            with self._ledger.store.read() as conn:
+                rows = entries.page(conn, seer, body.after, page(body.limit), body.words, body.department, body.domain)
+            views = [wire.to_proto(entries.view(row, self._ledger.node_id)) for row in rows]
+            return catalog_pb2.SearchDatasetsResponse(datasets=views)
+
+        return await self._edge.unary(context, lambda: asyncio.to_thread(searched))
+
     async def GetDataset(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """Return one entry."""
+        """Return one entry, with its quality profile."""
 
         def get() -> Any:
             opened = self._edge.open(request, _PREFIX + "GetDataset", DatasetQuery, ROLES)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
-                view = _view(self._row(conn, opened.body.code, opened.body.version), self._ledger.node_id)
-            return catalog_pb2.GetDatasetResponse(dataset=wire.to_proto(view))
+                row = entries.find(conn, opened.body.code, opened.body.version, self._seer(opened.caller))
+            dataset = wire.to_proto(entries.view(row, self._ledger.node_id))
+            return catalog_pb2.GetDatasetResponse(dataset=dataset, profile=bytes(row.profile))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(get))
+
+    def _seer(self, caller: Caller) -> entries.Seer:
+        own = caller.organisation == self._ledger.settings.organisation
+        return entries.Seer(caller.organisation, own or bool(entries.STAFF & caller.roles))
+
+    # --- twins and samples ------------------------------------------------------------------------------------------
+
+    async def MakeTwin(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Make the twin of a version, or make it anew."""
+
+        async def make() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "MakeTwin", TwinOrder, OWNERS)
+            with self._ledger.store.read() as conn:
+                row = entries.find(conn, opened.body.code, opened.body.version)
+            _check_department(opened.caller, row.department)
+            view = await self._make_twin(opened.body, opened.caller, opened.remember)
+            return catalog_pb2.MakeTwinResponse(dataset=wire.to_proto(view))
+
+        return await self._edge.unary(context, make)
+
+    async def _make_twin(self, order: TwinOrder, caller: Caller, remember: Remember = _nothing) -> DatasetView:
+        await self._twinning.make(order, caller.key_id, remember)
+        with self._ledger.store.read() as conn:
+            return entries.view(entries.find(conn, order.code, order.version), self._ledger.node_id)
+
+    async def GetTwin(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Stream the twin's rows as a Parquet file."""
+
+        async def rows() -> AsyncIterator[Any]:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "GetTwin", DatasetQuery, ROLES)
+            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            code, version = opened.body.code, opened.body.version
+            with self._ledger.store.read() as conn:
+                row = entries.find(conn, code, version, self._seer(opened.caller))
+                twin = twins_of(conn, code, version)
+            view = entries.view(row, self._ledger.node_id)
+            folder = Path(tempfile.mkdtemp(prefix="t-", dir=self._run))
+            try:
+                await asyncio.to_thread(self._write_twin, code, version, twin, folder / "twin.parquet")
+                yield catalog_pb2.GetTwinResponse(dataset=wire.to_proto(view))
+                with (folder / "twin.parquet").open("rb") as file:
+                    while block := await asyncio.to_thread(file.read, CHUNK):
+                        yield catalog_pb2.GetTwinResponse(chunk=block)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder)
+
+        async for part in self._edge.stream(context, rows()):
+            yield part
+
+    async def SampleDataset(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return a few masked rows."""
+
+        async def sample() -> Any:
+            opened = await asyncio.to_thread(
+                self._edge.open, request, _PREFIX + "SampleDataset", DatasetQuery, OWNERS | entries.STAFF
+            )
+            code, version, ledger = opened.body.code, opened.body.version, self._ledger
+
+            def enter(conn: Connection) -> Row[Any]:
+                opened.remember(conn)
+                row = entries.find(conn, code, version)
+                if not entries.STAFF & opened.caller.roles:
+                    _check_department(opened.caller, row.department)
+                if row.state != "active":
+                    raise WrongState(tell=f"dataset {code} version {version} is destroyed")
+                facts = {"code": code, "version": str(version), "rows": f"at most {sample_rows.ROWS}"}
+                ledger.enter_other(conn, "sampled", opened.caller.key_id, facts)
+                return row
+
+            row = await ledger.write(enter)
+            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
+            order = {
+                "schema": base64.b64encode(bytes(row.schema_json)).decode(),
+                "directory": str(vault.version_dir(ledger.home / "vault", code, version)),
+                "key": key.hex(),
+                "secret": hkdf(ledger.keys.population_key, b"", b"masking", 32).hex(),
+            }
+            rows = await chore(self._exchange.runner, "sample", order)
+            return catalog_pb2.SampleDatasetResponse(rows=rows)
+
+        return await self._edge.unary(context, sample)
+
+    def _write_twin(self, code: str, version: int, wrapped: bytes, path: Path) -> None:
+        home = self._ledger.home
+        key = vault.unwrap(test_key(home), wrapped, code, version)
+        writer = None
+        try:
+            for batch in vault.open_version(vault.version_dir(home / TWINS, code, version), key):
+                writer = writer or pq.ParquetWriter(path, batch.schema, compression="zstd")
+                writer.write_batch(batch)
+        finally:
+            if writer is not None:
+                writer.close()
+
+    # --- destroying -------------------------------------------------------------------------------------------------
 
     async def DestroyDataset(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Destroy a version: its key first, then its chunks; answered with a receipt."""
@@ -178,58 +333,25 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
 
     def _destroy(self, opened: Request[DatasetQuery]) -> tuple[int, DatasetView]:
         code, version, ledger = opened.body.code, opened.body.version, self._ledger
-        directory = vault.version_dir(ledger.home / "vault", code, version)
-        with ledger.store.write() as conn:
-            opened.remember(conn)
-            row = self._row(conn, code, version)
-            if row.state != "active":  # asked again, because the receipt did not arrive
-                return int(row.destroyed_entry), _view(row, ledger.node_id)
-            for job_id in record.unfinished(conn):
-                if any(p.dataset == DatasetRef(code, version) for p in record.read(conn, job_id).plan.parties):
-                    raise WrongState(tell=f"job {job_id} is using it", hint="wait for the job, or cancel it")
-            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
-            try:
-                chunks, verified = len(vault.read_manifest(directory, key).chunks), "yes"
-            except IntegrityFailed:  # what was damaged must go as well
-                chunks, verified = len(list(directory.glob("*.sealed"))), "no"
-            derived = record.using(conn, DatasetRef(code, version))  # what was derived from the rows goes too
-            for job_id in derived:
-                artefacts.drop(conn, ledger.home / "artefacts", job_id)
-            review.forget(conn, derived)
-            facts = {
-                "code": code,
-                "version": str(version),
-                "content_hash": bytes(row.content_hash).hex(),
-                "chunks": str(chunks),
-                "verified": verified,
-            }
-            index = ledger.enter_other(conn, "destroyed", opened.caller.key_id, facts)
-            same = (datasets.c.code == code) & (datasets.c.version == version)
-            cache.forget_source(conn, ledger.home / "cache", bytes(row.content_hash))
-            gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
-            conn.execute(update(datasets).where(same).values(**gone))
-            view = _view(self._row(conn, code, version), ledger.node_id)
-        vault.destroy(directory, key)  # noise since the commit above; gone now
-        return index, view
-
-    def _row(self, conn: Connection, code: str, version: int) -> Row[Any]:
-        row = conn.execute(select(datasets).where(datasets.c.code == code, datasets.c.version == version)).one_or_none()
-        if row is None:
-            raise NotFound(tell=f"no dataset {code} version {version} here")
-        return row
+        with ledger.store.read() as conn:
+            _check_department(opened.caller, entries.find(conn, code, version).department)
+        index = custody.destroy(ledger, code, version, opened.caller.key_id, "asked for", opened.remember)
+        with ledger.store.read() as conn:
+            return index, entries.view(entries.find(conn, code, version), ledger.node_id)
 
 
-def _view(row: Row[Any], owner: str) -> DatasetView:
-    return DatasetView(
-        row.code,
-        row.version,
-        row.name,
-        owner,
-        bytes(row.schema_json),
-        row.rows,
-        bytes(row.content_hash),
-        row.state,
-        row.created_ms,
-        row.licence,
-        row.retention_days,
-    )
+def twins_of(conn: Connection, code: str, version: int) -> bytes:
+    """Return the wrapped key of a twin."""
+    found = conn.scalar(select(twins.c.wrapped_key).where(twins.c.code == code, twins.c.version == version))
+    if found is None:
+        raise NotFound(tell=f"dataset {code} version {version} has no twin", hint="ask its owner to make one")
+    return bytes(found)
+
+
+def _check_department(caller: Caller, department: str) -> None:
+    """Whoever has only the role of a department acts for that department alone."""
+    if "owner" not in caller.roles and caller.organisation != department:
+        raise PolicyRefused(
+            tell=f"the dataset is for the department {department or 'of the operator'} to manage",
+            hint="give your own department's name (--department), or ask the operator",
+        )

@@ -44,6 +44,7 @@ class Caller:
     name: str  # a person's name, or a node id
     roles: frozenset[str]
     key: PublicKey
+    organisation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,13 @@ class Edge:
             for card in registry.all_peers(conn):
                 key = PublicKey.from_bytes(card.identity_key)
                 if key.key_id == key_id:
-                    return Caller(key_id, card.node_id, frozenset({registry.PEER}), key), card.tls_certificate
+                    caller = Caller(key_id, card.node_id, frozenset({registry.PEER}), key, card.organisation)
+                    return caller, card.tls_certificate
             raise Unauthenticated(f"unknown key {key_id}") from None
         if found.revoked:
             raise Unauthenticated(f"key {key_id} was revoked", tell="this key was revoked")
-        return Caller(key_id, found.name, found.roles, found.identity), found.card.tls_certificate
+        caller = Caller(key_id, found.name, found.roles, found.identity, found.organisation)
+        return caller, found.card.tls_certificate
 
     def _check(self, call: Call, method: str, certificate: bytes) -> None:
         if call.protocol != signed.PROTOCOL:

@@ -17,6 +17,8 @@ from sandbox.ledger import Ledger
 from sandbox.model import ENDED, JobQuery, JobSubmission, JobView, ListQuery, ResultHead, State
 from sandbox.pipeline import Pipeline
 from sandbox.policy import book
+from sandbox.policy.admit import built_on
+from sandbox.policy.recipe import recipe
 from sandbox.store import results
 from sandbox.v1 import job_pb2, job_pb2_grpc
 
@@ -43,7 +45,8 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
                 planned = self._pipeline.plan(conn, opened.call, opened.body)
                 spec = opened.body.spec
                 conditions = self._ledger.conditions(conn, spec, book.standing(conn, spec.scenario_digest))
-                view = estimate(conn, planned, spec, self._ledger.settings.round_floor, conditions)
+                asked = recipe(spec, record.recipe_of(conn, built_on(spec)) if built_on(spec) else b"")
+                view = estimate(conn, planned, spec, self._ledger.settings.round_floor, conditions, asked)
             return job_pb2.PlanJobResponse(plan=wire.to_proto(view))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(plan))

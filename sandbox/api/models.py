@@ -26,7 +26,7 @@ from sandbox.catalog.bundles import Description, HandedIn
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.kinds.model import check_manifest
 from sandbox.ledger import Ledger
-from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
+from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView, UploadFile
 from sandbox.policy import enclaves
 from sandbox.registry import ROLES
 from sandbox.tee_sim.attest import NONCE_SIZE, SIMULATED
@@ -61,7 +61,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             opened = await self._begin(requests)
             folder = Path(tempfile.mkdtemp(prefix="b-", dir=self._run))  # private to this upload
             try:
-                await uploads.receive(requests, folder / "bundle", opened.body.size, opened.body.digest)
+                announced = UploadFile("bundle", opened.body.size, opened.body.digest)
+                await uploads.receive(requests, folder, [announced])
                 async with self._parsing:
                     view = await asyncio.to_thread(self._keep, opened, folder / "bundle")
                 return model_pb2.PutBundleResponse(bundle=wire.to_proto(view))

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from sandbox import registry, signed, wire
+from sandbox.api.consents import Consents
 from sandbox.api.edge import Edge
+from sandbox.api.post import Post
 from sandbox.api.scenarios import Scenarios
 from sandbox.errors import PolicyRefused, SandboxError
 from sandbox.exchange import Exchange
-from sandbox.model import PingQuery, Proposal, ScenarioBundle, Signed
+from sandbox.model import ChallengeNotice, PingQuery, Proposal, ScenarioBundle, SealedWithdrawal, Signed
 from sandbox.pipeline import Pipeline
 from sandbox.v1 import peer_pb2, peer_pb2_grpc
 
@@ -22,8 +24,17 @@ _PREFIX = "/sandbox.v1.PeerService/"
 class Peers(peer_pb2_grpc.PeerServiceServicer):
     """The other nodes' door."""
 
-    def __init__(self, edge: Edge, pipeline: Pipeline, exchange: Exchange, scenarios: Scenarios) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        pipeline: Pipeline,
+        exchange: Exchange,
+        scenarios: Scenarios,
+        consents: Consents,
+        post: Post,
+    ) -> None:
         self._edge, self._pipeline, self._exchange, self._scenarios = edge, pipeline, exchange, scenarios
+        self._consents, self._post = consents, post
 
     async def Propose(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Decide by this node's own rules whether it takes part."""
@@ -62,6 +73,39 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
             return peer_pb2.ShareResponse(approvals=[wire.to_proto(item) for item in held])
 
         return await self._edge.unary(context, share)
+
+    async def Challenge(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take what an owner asks this node's people for."""
+
+        async def challenge() -> Any:
+            method = _PREFIX + "Challenge"
+            opened = await asyncio.to_thread(self._edge.open, request, method, ChallengeNotice, PEERS)
+            await asyncio.to_thread(self._edge.spend_nonce, opened, False)
+            await self._post.take_challenge(opened.caller.name, opened.body)
+            return peer_pb2.ChallengeResponse()
+
+        return await self._edge.unary(context, challenge)
+
+    async def Produce(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802
+        """Take a letter that this node asked for."""
+
+        async def produce() -> Any:
+            opened, sealed = await self._consents.receive(requests, _PREFIX + "Produce", PEERS)
+            await self._post.take_letter(opened.caller.name, opened.body, sealed)
+            return peer_pb2.ProduceResponse()
+
+        return await self._edge.unary(context, produce)
+
+    async def Withdraw(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a person's withdrawal of consent."""
+
+        async def withdraw() -> Any:
+            method = _PREFIX + "Withdraw"
+            opened = await asyncio.to_thread(self._edge.open, request, method, SealedWithdrawal, PEERS)
+            await self._post.take_withdrawal(opened.caller.name, opened.body, opened.remember, is_from_peer=True)
+            return peer_pb2.WithdrawResponse()
+
+        return await self._edge.unary(context, withdraw)
 
     async def Ping(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Tell the time, and whether the caller can be reached from here."""

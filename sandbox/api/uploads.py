@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sandbox.crypto.sm3 import Sm3
 from sandbox.errors import DeadlinePassed, IntegrityFailed, InvalidSpec, Unavailable
+from sandbox.model import UploadFile
 
 T = TypeVar("T")
 SPARE: Final = 256 << 20  # bytes of disk that stay free
@@ -35,25 +36,31 @@ def check_room(folder: Path, size: int) -> None:
         raise Unavailable(tell="this node has no room for the upload", hint="ask its operator for disk space")
 
 
-async def receive(requests: AsyncIterator[Any], path: Path, size: int, digest: bytes) -> None:
-    """Write the chunks to a new file.
+async def receive(requests: AsyncIterator[Any], folder: Path, files: Sequence[UploadFile]) -> None:
+    """Write the chunks to new files, one after the other; no chunk belongs to two.
 
     Raises:
-        InvalidSpec, IntegrityFailed: something else came than ``size`` bytes whose SM3 is ``digest``.
+        InvalidSpec, IntegrityFailed: something else came than was announced.
         DeadlinePassed: the next chunk did not come.
     """
-    received, found = 0, Sm3()
-    with path.open("xb") as file:
-        while (message := await _within(anext(aiter(requests), None))) is not None:
-            if message.WhichOneof("part") != "chunk":
-                raise InvalidSpec(tell="after its beginning an upload has only chunks")
-            received += len(message.chunk)
-            if received > size:
-                raise IntegrityFailed(tell="more bytes came than were signed")
-            found.update(message.chunk)
-            await asyncio.to_thread(file.write, message.chunk)
-    if received != size or found.digest() != digest:
-        raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
+    for announced in files:
+        received, found = 0, Sm3()
+        with (folder / announced.name).open("xb") as file:
+            while received < announced.size:
+                message = await _within(anext(aiter(requests), None))
+                if message is None:
+                    break
+                if message.WhichOneof("part") != "chunk" or not message.chunk:
+                    raise InvalidSpec(tell="after its beginning an upload has only chunks")
+                received += len(message.chunk)
+                if received > announced.size:
+                    raise IntegrityFailed(tell="more bytes came than were signed")
+                found.update(message.chunk)
+                await asyncio.to_thread(file.write, message.chunk)
+        if received != announced.size or found.digest() != announced.digest:
+            raise IntegrityFailed(tell="what arrived is not what was signed", hint="upload again")
+    if await _within(anext(aiter(requests), None)) is not None:
+        raise IntegrityFailed(tell="more bytes came than were signed")
 
 
 async def _within(message: Awaitable[T]) -> T:

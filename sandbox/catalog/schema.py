@@ -10,7 +10,8 @@ Shapes:    the file that users write is a JSON object ``{"key": [names], "fields
            ``format`` ("text", "id_number", "phone", "name", "credit_code"; default: "text") and ``invalid`` ("refuse",
            "keep"; default: "refuse"), and ``valid``, an object that says which values make sense: ``low`` and
            ``high`` (numbers, or dates as texts), ``values`` (texts), ``pattern`` (a regular expression of RE2 that
-           the whole text fits). It is measured (profile) and used to make twins (twin), not enforced. The digest is
+           the whole text fits). It is measured (profile) and used to make twins (twin), not enforced. ``masking`` is a
+           rule of masking_rules, and says how the column is shown outside production (masking). The digest is
            the tagged SM3 of the canonical form that ``schema_bytes`` returns, and covers every member; that form
            leaves out a format, an ``invalid`` and a ``valid`` that are the default.
 Errors:    ``InvalidSpec`` names the file and the field.
@@ -31,28 +32,21 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sandbox.catalog.field_types import ARROW as ARROW
+from sandbox.catalog.field_types import DECIMAL_DIGITS as DECIMAL_DIGITS
+from sandbox.catalog.field_types import DECIMAL_PLACES as DECIMAL_PLACES
+from sandbox.catalog.field_types import FieldType as FieldType
 from sandbox.catalog.formats import NEVER_INVALID, KeyFormat, WhenInvalid
+from sandbox.catalog.masking_rules import KEY_RULES, Rule, parse_rule
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
 
-DECIMAL_DIGITS = 38  # all that fits in 128 bits
-DECIMAL_PLACES = 10
 COEFFICIENT_PLACES = 6
 MAX_FIELDS = 1024
 MAX_NAME = 64  # characters
 MAX_TEXT = 500  # characters of a meaning, unit or masking rule
 MAX_VALUES = 1000
 MAX_FILE = 4 << 20  # bytes of a schema.json
-
-
-class FieldType(StrEnum):
-    """What a column holds. Decimals hold 28 digits before the point and 10 behind; dates are days."""
-
-    STRING = "string"
-    INTEGER = "integer"
-    DECIMAL = "decimal"
-    BOOLEAN = "boolean"
-    DATE = "date"
 
 
 class Grade(StrEnum):
@@ -63,14 +57,6 @@ class Grade(StrEnum):
     L3 = "L3"
     L4 = "L4"
 
-
-ARROW: Mapping[FieldType, pa.DataType] = {
-    FieldType.STRING: pa.string(),
-    FieldType.INTEGER: pa.int64(),
-    FieldType.DECIMAL: pa.decimal128(DECIMAL_DIGITS, DECIMAL_PLACES),
-    FieldType.BOOLEAN: pa.bool_(),
-    FieldType.DATE: pa.date32(),
-}
 
 # A decimal or a truth value identifies nobody, and a decimal has more than one way to be written.
 KEY_TYPES = frozenset({FieldType.STRING, FieldType.INTEGER, FieldType.DATE})
@@ -126,6 +112,7 @@ class Field:
             raise InvalidSpec(f"field {self.name!r} is of type {self.type}; the format {self.format} needs {takes}")
         if self.invalid is WhenInvalid.KEEP and self.format in NEVER_INVALID:
             raise InvalidSpec(f"field {self.name!r}: every value is a valid {self.format.value}, so none is kept")
+        _masking_of(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +138,10 @@ class Schema:
         for field in self.fields:
             if field.name not in self.key and field.format is not KeyFormat.TEXT:
                 raise InvalidSpec(f"field {field.name!r} has the format {field.format.value} and is not in the key")
+            if field.name in self.key and not isinstance(_masking_of(field), KEY_RULES):
+                raise InvalidSpec(
+                    f"key field {field.name!r} can be masked by drop, hash or mask:HEAD,TAIL, or by default"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -335,6 +326,13 @@ def _check_valid(field: Field) -> None:
             pc.match_substring_regex(pa.array([""]), valid.pattern)
         except pa.ArrowInvalid:
             raise InvalidSpec(f"{where}.pattern is no regular expression of RE2") from None
+
+
+def _masking_of(field: Field) -> Rule:
+    try:
+        return parse_rule(field.masking, field.type)
+    except InvalidSpec as error:
+        raise InvalidSpec(f"field {field.name!r}: {error}") from None
 
 
 def _members(where: str, tree: object, *, required: set[str], optional: set[str]) -> dict[str, Any]:

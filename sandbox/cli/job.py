@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="job", help="Jobs: plan, submit, follow, fetch. 作业提交与结果领取。", no_args_is_help=True)
 
 Document = Annotated[Path, typer.Argument(help="The job, in TOML or JSON.", exists=True, dir_okay=False)]
+Test = Annotated[bool, typer.Option("--test", help="In the test environment: over the twins of the datasets.")]
 JobId = Annotated[str, typer.Argument(help="32 hexadecimal digits.")]
 
 
@@ -34,13 +35,15 @@ def plan(
     subject_from: SubjectFrom = None,
     consent: Consent = None,
     party: Parties = None,
+    test: Test = False,
 ) -> Any:
     """Say what a job would do, cost and reveal, without running it."""
     from sandbox.client import job_from_file
+    from sandbox.client.specs import on_twins
 
     spec, inputs = job_from_file(file, read_values(values), files, read_applicant(subject_from, consent, party))
     with session.connect() as node:
-        return node.plan(spec, inputs)
+        return node.plan(on_twins(spec) if test else spec, inputs)
 
 
 @command(app, "submit", needs=CLIENT)
@@ -52,13 +55,14 @@ def submit(
     subject_from: SubjectFrom = None,
     consent: Consent = None,
     party: Parties = None,
+    test: Test = False,
 ) -> Any:
     """Submit a job; with the same request_id in the document, twice is once."""
     from sandbox.client import job_from_file
 
     spec, inputs = job_from_file(file, read_values(values), files, read_applicant(subject_from, consent, party))
     with session.connect() as node:
-        return _describe(node.submit(spec, inputs), trail=False)
+        return _describe(node.submit(spec, inputs, test=test), trail=False)
 
 
 @command(app, "watch", needs=CLIENT)
@@ -89,7 +93,9 @@ def show(
         return _describe(node.job(job_id), trail)
 
 
-@command(app, "list", needs=CLIENT, columns=("job_id", "kind", "state", "engine", "created_ms", "request_id"))
+@command(
+    app, "list", needs=CLIENT, columns=("job_id", "kind", "environment", "state", "engine", "created_ms", "request_id")
+)
 def show_all(
     session: Session,
     after: Annotated[str, typer.Option(help="The last job id of the page before.")] = "",

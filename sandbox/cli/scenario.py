@@ -7,20 +7,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sandbox.cli.session import CLIENT, Session, command
+from sandbox.cli.form import write_form
+from sandbox.cli.session import CLIENT, Failed, Session, command
 from sandbox.cli.values import Files, Values, read_digest, read_values
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec, NotFound
-from sandbox.model import ScenarioView
+from sandbox.model import NoticeKind, ScenarioView
 
 if TYPE_CHECKING:
-    from sandbox.client import Client
+    from sandbox.client import Client, Difference
 
-app = typer.Typer(name="scenario", help="Scenarios: apply, approve, revoke. 场景申请与授权。", no_args_is_help=True)
+app = typer.Typer(
+    name="scenario",
+    help="Scenarios: apply, approve, suspend, revoke. 场景申请、审批、暂停与撤销。",
+    no_args_is_help=True,
+)
 
 Document = Annotated[Path, typer.Argument(help="The scenario, in TOML.", exists=True, dir_okay=False)]
 Digest = Annotated[str, typer.Argument(help="The scenario's digest, 64 hexadecimal digits.")]
+Reason = Annotated[str, typer.Option(help="Why; the applicant and the other parties read it.")]
 COLUMNS = ("digest", "name", "merchant", "state", "approved_by", "awaiting")
+STATES_ZH = {
+    "awaiting": "待审批",
+    "refused": "已拒绝",
+    "changes": "待修改",
+    "active": "有效",
+    "suspended": "已暂停",
+    "amended": "已变更",
+    "expired": "已到期",
+    "revoked": "已撤销",
+}
 PAGE = 500
 
 
@@ -34,8 +50,11 @@ def summarise(view: ScenarioView) -> dict[str, Any]:
         "name": scenario.name,
         "merchant": scenario.merchant,
         "state": view.state,
+        "state_zh": STATES_ZH.get(view.state, ""),
         "approved_by": view.approved_by,
         "awaiting": view.awaiting,
+        "awaiting_departments": view.awaiting_departments,
+        "amends": scenario.amends,
         "applicant": view.scenario.key_id,
     }
 
@@ -47,10 +66,41 @@ def describe(view: ScenarioView) -> dict[str, Any]:
     scenario = read_scenario(view)
     return {
         **summarise(view),
+        "outline": scenario.outline,
+        "notices": view.notices,
         "recipient": PublicKey.from_bytes(scenario.recipient.identity_key).key_id,
         "consent_issuers": [PublicKey.from_bytes(issuer).key_id for issuer in scenario.consent.issuers],
         "scenario": scenario,
     }
+
+
+@command(app, "form")
+def form(
+    session: Session,
+    out: Annotated[Path, typer.Argument(help="New file for the form.", dir_okay=False)],
+    language: Annotated[str, typer.Option(help="Language of the remarks: en or zh. (default: that of --lang)")] = "",
+) -> Any:
+    """Write a form to fill in: 用什么数, 怎样供数, 解决什么问题, and every other term, each explained."""
+    chosen = language or session.lang
+    if chosen not in ("en", "zh"):
+        raise typer.BadParameter("en or zh", param_hint="--language")
+    with out.open("x", encoding="utf-8") as file:  # what somebody filled in already is never written over
+        file.write(write_form(chosen))
+    return {"form": out}
+
+
+@command(app, "check")
+def check(session: Session, file: Document, values: Values = None, files: Files = None) -> Any:
+    """Say everything that an application still lacks, or the first thing that no node would accept; nothing is sent."""
+    from sandbox.client import read_draft
+    from sandbox.policy.scenario import Floors
+    from sandbox.policy.scenario import check as check_terms
+
+    draft = read_draft(file, read_values(values), files)
+    if draft.gaps:
+        return Failed({"complete": False, "missing": draft.gaps})
+    check_terms(draft.scenario, Floors(1, 1, 1))  # each node has floors of its own, and may ask for more
+    return {"complete": True, "missing": []}
 
 
 @command(app, "draft")
@@ -88,8 +138,8 @@ def approve(
     """Look at a scenario and approve it in the name of your organisation."""
     wanted = read_digest(digest)
     with session.connect() as node:
-        view = _find(node, wanted)
-        session.confirm("Approve?", yes, lambda: describe(view))
+        view = node.find_scenario(wanted)
+        session.confirm("Approve?", yes, lambda: describe(view) | _changes(node, view))
         return summarise(node.approve_scenario(view.digest, party, accepts_simulated, accepts_two_contributors))
 
 
@@ -109,27 +159,73 @@ def show(session: Session, digest: Digest) -> Any:
     """Show one scenario in full."""
     wanted = read_digest(digest)
     with session.connect() as node:
-        return describe(_find(node, wanted))
+        return describe(node.find_scenario(wanted))
+
+
+@command(app, "diff", needs=CLIENT, columns=("field", "before", "after"))
+def diff(session: Session, digest: Digest) -> Any:
+    """Show field by field how a scenario differs from the one that it amends."""
+    wanted = read_digest(digest)
+    with session.connect() as node:
+        return _differences(node, node.find_scenario(wanted))
+
+
+@command(app, "refuse", needs=CLIENT)
+def refuse(session: Session, digest: Digest, reason: Reason) -> Any:
+    """Say that your organisation will not approve it as it is."""
+    return _notify(session, digest, NoticeKind.REFUSED, reason)
+
+
+@command(app, "ask-changes", needs=CLIENT)
+def ask_changes(session: Session, digest: Digest, reason: Reason) -> Any:
+    """Say what would have to be changed; the applicant applies anew with `amends`."""
+    return _notify(session, digest, NoticeKind.CHANGES, reason)
+
+
+@command(app, "suspend", needs=CLIENT)
+def suspend(session: Session, digest: Digest, reason: Reason) -> Any:
+    """Stop it until you resume it: no job is admitted, running ones are cancelled."""
+    return _notify(session, digest, NoticeKind.SUSPENDED, reason)
+
+
+@command(app, "resume", needs=CLIENT)
+def resume(
+    session: Session,
+    digest: Digest,
+    reason: Annotated[str, typer.Option(help="Why, if there is anything to say.")] = "",
+) -> Any:
+    """Take your own suspension back."""
+    return _notify(session, digest, NoticeKind.RESUMED, reason)
 
 
 @command(app, "revoke", needs=CLIENT)
-def revoke(
-    session: Session,
-    digest: Digest,
-    reason: Annotated[str, typer.Option(help="Why; the other parties read it.")],
-) -> Any:
-    """End a scenario: running jobs are cancelled, the other parties are told."""
+def revoke(session: Session, digest: Digest, reason: Reason) -> Any:
+    """End it for good: running jobs are cancelled, the other parties are told."""
+    return _notify(session, digest, NoticeKind.REVOKED, reason)
+
+
+def _notify(session: Session, digest: str, kind: NoticeKind, reason: str) -> Any:
     wanted = read_digest(digest)
     with session.connect() as node:
-        return summarise(node.revoke_scenario(wanted, reason))
+        return summarise(node.notify_scenario(wanted, kind, reason))
 
 
-def _find(node: Client, wanted: bytes) -> ScenarioView:
-    after = ""
-    while page := node.scenarios(after, PAGE):
-        for view in page:
-            if view.digest == wanted:
-                return view
-        if after == (after := page[-1].digest.hex()):
-            raise InvalidSpec(tell="the node gives the same page again", party=node.node.node_id)
-    raise NotFound(tell=f"your node holds no scenario {wanted.hex()}")
+def _differences(node: Client, view: ScenarioView) -> list[Difference]:
+    from sandbox.client import differences, read_scenario
+
+    scenario = read_scenario(view)
+    if not scenario.amends:
+        raise InvalidSpec(tell="the scenario amends no other", hint="sandbox scenario show")
+    return list(differences(read_scenario(node.find_scenario(scenario.amends)), scenario))
+
+
+def _changes(node: Client, view: ScenarioView) -> dict[str, Any]:
+    """Return what an amendment changes, for whoever is about to approve it; nothing for a first application."""
+    from sandbox.client import read_scenario
+
+    if not read_scenario(view).amends:
+        return {}
+    try:
+        return {"changes": _differences(node, view)}
+    except NotFound:
+        return {"changes": "this node does not hold what it amends: judge it as a first application"}

@@ -9,26 +9,34 @@ Errors:    always one of ``sandbox.errors``: ``party``, ``stage``, ``tell`` (the
 Not here:  anything that needs a node's home or its keys.
 """
 
+from sandbox.client.application import read_draft, scenario_from_toml
 from sandbox.client.audit import LoggedEntry, SignedHead
 from sandbox.client.client import Client
-from sandbox.client.documents import job_from_file, scenario_from_toml
+from sandbox.client.datasets import Terms
+from sandbox.client.documents import job_from_file
+from sandbox.client.drafts import draft_schema
 from sandbox.client.models import Quoted
 from sandbox.client.outcome import Outcome
-from sandbox.client.scenarios import read_scenario
+from sandbox.client.scenarios import Difference, differences, read_scenario
 from sandbox.client.specs import Applicant, issue_consent
 from sandbox.client.trust import Proven, Trust
 
 __all__ = [
     "Applicant",
     "Client",
+    "Difference",
     "LoggedEntry",
     "Outcome",
     "Proven",
     "Quoted",
     "SignedHead",
+    "Terms",
     "Trust",
+    "differences",
+    "draft_schema",
     "issue_consent",
     "job_from_file",
+    "read_draft",
     "read_scenario",
     "scenario_from_toml",
 ]

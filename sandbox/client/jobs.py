@@ -53,9 +53,13 @@ class JobCalls:
         answer = self._line.call("JobService/PlanJob", JobSubmission(spec, tuple(inputs)))
         return self._line.read(PlanView, answer.plan)
 
-    def submit(self, spec: JobSpec, inputs: Sequence[SealedInput] = ()) -> JobView:
-        """Submit a job; the same request id again returns the same job."""
-        return self._job("SubmitJob", JobSubmission(spec, tuple(inputs)))
+    def submit(self, spec: JobSpec, inputs: Sequence[SealedInput] = (), *, test: bool = False) -> JobView:
+        """Submit a job; the same request id again returns the same job.
+
+        Args:
+            test: in the test environment, over the twins of the datasets; so in all calls below.
+        """
+        return self._job("SubmitJob", JobSubmission(specs.on_twins(spec) if test else spec, tuple(inputs)))
 
     def align(
         self,
@@ -63,18 +67,23 @@ class JobCalls:
         left: DatasetRef,
         right: DatasetRef,
         engine: PsiEngine = PsiEngine.AUTO,
+        test: bool = False,
         **options: Any,
     ) -> JobView:
         """Submit an intersection; ``options`` as in ``specs.align``."""
-        return self.submit(specs.align(scenario_digest, left, right, engine, **options))
+        return self.submit(specs.align(scenario_digest, left, right, engine, **options), test=test)
 
-    def aggregate(self, scenario_digest: bytes, datasets: Sequence[DatasetRef] = (), **options: Any) -> JobView:
+    def aggregate(
+        self, scenario_digest: bytes, datasets: Sequence[DatasetRef] = (), test: bool = False, **options: Any
+    ) -> JobView:
         """Submit a table of totals; ``options`` as in ``specs.aggregate``."""
-        return self.submit(specs.aggregate(scenario_digest, datasets, **options))
+        return self.submit(specs.aggregate(scenario_digest, datasets, **options), test=test)
 
-    def query(self, scenario_digest: bytes, dataset: DatasetRef, sql: str, **options: Any) -> JobView:
+    def query(
+        self, scenario_digest: bytes, dataset: DatasetRef, sql: str, test: bool = False, **options: Any
+    ) -> JobView:
         """Submit one statement over a dataset; ``options`` as in ``specs.query``."""
-        return self.submit(specs.query(scenario_digest, dataset, sql, **options))
+        return self.submit(specs.query(scenario_digest, dataset, sql, **options), test=test)
 
     def run_model(
         self,
@@ -82,20 +91,26 @@ class JobCalls:
         dataset: DatasetRef,
         bundle: bytes,
         params: Mapping[str, Any] | None = None,
+        test: bool = False,
         **options: Any,
     ) -> JobView:
         """Submit a run of a model of one's own; ``options`` as in ``specs.model``."""
-        return self.submit(specs.model(scenario_digest, dataset, bundle, params, **options))
+        return self.submit(specs.model(scenario_digest, dataset, bundle, params, **options), test=test)
 
-    def train(self, scenario_digest: bytes, alignment: str, **options: Any) -> JobView:
+    def train(self, scenario_digest: bytes, alignment: str, test: bool = False, **options: Any) -> JobView:
         """Submit a training run over a released alignment; ``options`` as in ``specs.train``."""
-        return self.submit(specs.train(scenario_digest, alignment, **options))
+        return self.submit(specs.train(scenario_digest, alignment, **options), test=test)
 
     def score(
-        self, scenario_digest: bytes, model: str, scope: ScoreScope = ScoreScope.HOLDOUT, **options: Any
+        self,
+        scenario_digest: bytes,
+        model: str,
+        scope: ScoreScope = ScoreScope.HOLDOUT,
+        test: bool = False,
+        **options: Any,
     ) -> JobView:
         """Submit a batch of scores by a released model; ``options`` as in ``specs.score``."""
-        return self.submit(specs.score(scenario_digest, model, scope, **options))
+        return self.submit(specs.score(scenario_digest, model, scope, **options), test=test)
 
     def score_applicant(
         self,
@@ -104,11 +119,12 @@ class JobCalls:
         subject_id: str,
         consent: Signed,
         parties: Sequence[PeerCard],
+        test: bool = False,
         **options: Any,
     ) -> JobView:
         """Submit one person's score; ``parties`` are the nodes that own the data."""
         applicant = specs.Applicant(subject_id, consent, tuple(parties))
-        return self.submit(*specs.score_applicant(scenario_digest, model, applicant, **options))
+        return self.submit(*specs.score_applicant(scenario_digest, model, applicant, **options), test=test)
 
     def job(self, job_id: str) -> JobView:
         """Return one job."""

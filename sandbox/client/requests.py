@@ -45,7 +45,7 @@ BODIES: Final[dict[str, type[Message]]] = {
     "ScenarioService/ApplyScenario": scenario_pb2.ScenarioApplication,
     "ScenarioService/ApproveScenario": scenario_pb2.ApprovalDecision,
     "ScenarioService/ListScenarios": scenario_pb2.ListQuery,
-    "ScenarioService/RevokeScenario": scenario_pb2.RevocationNotice,
+    "ScenarioService/NotifyScenario": scenario_pb2.Announcement,
 }
 
 

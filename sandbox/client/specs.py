@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sandbox import signed, wire
@@ -29,6 +29,7 @@ from sandbox.model import (
     BatchScore,
     ConsentToken,
     DatasetRef,
+    Environment,
     JobSpec,
     Measure,
     ModelSpec,
@@ -191,6 +192,11 @@ def score_applicant(
     kind = ScoreSpec(model, ApplicantScore(commitment))
     spec = JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
     return spec, _seal_for(applicant.parties, content, tagged("applicant", commitment))
+
+
+def on_twins(spec: JobSpec) -> JobSpec:
+    """Return the same job in the test environment: over the twins of the datasets, under a request id of its own."""
+    return replace(spec, environment=Environment.TEST, request_id=f"{spec.request_id[:59]}-test")
 
 
 def issue_consent(person: Person, subject_id: str, scenario_digest: bytes, purpose: str, valid_s: int) -> Signed:

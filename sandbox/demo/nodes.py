@@ -39,6 +39,9 @@ STOP_S = 20.0
 PORTS = range(20_000, 32_000)
 
 
+UNTRIED: dict[str, Any] = {"test_before_production": False}  # what is shown here is shown at once
+
+
 class LocalNodes:
     """Two nodes or more; entering starts them, leaving stops them."""
 
@@ -51,7 +54,7 @@ class LocalNodes:
     ) -> None:
         """Args:
         folder: where everything of theirs lies; must not hold nodes yet.
-        settings: more lines for a node's sandbox.toml.
+        settings: more lines for a node's sandbox.toml; nodes made here admit what was not run on twins first.
         organisations: node id -> organisation; by default operator, bank and witness.
         witnesses: node id -> whose node co-signs its log; by default the next one's.
         """
@@ -97,7 +100,7 @@ class LocalNodes:
                 witness=self._witnesses[name],
             )
             with (self.home(name) / FILE).open("a") as file:
-                for key, value in self._settings.get(name, {}).items():
+                for key, value in (UNTRIED | dict(self._settings.get(name, {}))).items():
                     file.write(f"{key} = {_toml(value)}\n")
         for name in self.organisations:
             home = Home(self.home(name))

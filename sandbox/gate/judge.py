@@ -13,6 +13,9 @@ closed: a rule without the number it needs withholds. Of two bounds, the scenari
     others             of outputs of class MODEL: see ``gate.models``; of a merchant's own code only ``group`` is known,
                        how many went in, and the rest is for the people who look at what it learnt
 
+    people.day, .total of different people of this owner that the scenario's jobs told of: at most its quota, counted
+                       with those of this job (``policy.people``)
+
 Source:   the (n, k) and p % rules as in Hundepool et al., Statistical Disclosure Control (2012), chapter 4.
 Errors:   ``OutputWithheld``, one wording for every reason; the reason itself is the exception's detail, for the owner
           only.
@@ -26,7 +29,7 @@ from dataclasses import dataclass
 
 from sandbox.errors import OutputWithheld
 from sandbox.gate.models import judge_model
-from sandbox.model import JobKind, OutputClass, OutputRule, Plan
+from sandbox.model import JobKind, OutputClass, OutputRule, Plan, Quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,16 @@ def judge_sizes(plan: Plan, rows: Mapping[str, int]) -> None:
         for party in sorted(owners):
             if rows.get(party, 0) < max(rule.min_group, 1):
                 raise _withheld(f"{rule.name}: the set of {party} is below {max(rule.min_group, 1)}")
+
+
+def judge_people(quota: Quota, today: int, total: int) -> tuple[Evidence, ...]:
+    """Withhold everything if a job would tell of more different people than the scenario may learn of."""
+    found = (("people.day", quota.people_per_day, today), ("people.total", quota.people_total, total))
+    evidence = tuple(Evidence("", check, bound, people) for check, bound, people in found if bound)
+    for each in evidence:
+        if each.found > each.bound:
+            raise _withheld(f"{each.check}: more than {each.bound}")
+    return evidence
 
 
 def _judge(rule: OutputRule, gate_inputs: Mapping[str, int], bounds: Bounds) -> Iterator[Evidence]:

@@ -15,7 +15,9 @@ Security: ``differing`` never says more people than there are: each of them togg
           knows it can try names against a sketch of one person, but not against one of many.
 Shapes:   a sketch is 16 little-endian words of bits and one of the sum, 136 bytes. A key is a person; a key that occurs
           twice is in no bit, twice in the sum and twice in ``rows``.
-Units:    memory is 136 bytes a group beside one batch of keys.
+          Beside it, in the same pass, who they are is sketched for counting (``kinds.distinct``): for each of up to two
+          groups, for all groups of a larger table together.
+Units:    memory is 136 bytes a group beside one batch of keys, and 64 KiB.
 Errors:   ``InvalidSpec`` on keys that are no column of strings without nulls, on codes of groups there are not, and on
           numbers that do not belong together.
 Not here: which differences are too small (``gate.history``).
@@ -31,6 +33,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from sandbox.errors import InvalidSpec
+from sandbox.kinds.distinct import Crowd, merged
 from sandbox.model import Population
 from sandbox.psi.keys import digest
 
@@ -41,6 +44,7 @@ WHOLE: Final = "whole"  # all rows an owner brought, where it does not know whic
 SUMMED: Final = "summed"  # the same, where its own columns are added up
 SHARED: Final = "shared"  # the rows behind the number
 _BLOCK: Final = 1 << 18  # rows at a time
+_APART: Final = 2  # groups whose people are counted apart
 
 Codes = npt.NDArray[np.int32]
 Words = npt.NDArray[np.uint64]
@@ -54,6 +58,7 @@ class Tally:
         self._bits = np.zeros(groups * WORDS, np.uint64)
         self._sums = np.zeros(groups, np.uint64)
         self._rows = np.zeros(groups, np.int64)
+        self._crowds = [Crowd() for _ in range(groups if groups <= _APART else 1)]
 
     def add(self, keys: pa.Array, codes: Codes | None = None) -> None:
         """Add people to their groups: ``codes`` says which, -1 for none; without it all go into the only one."""
@@ -78,14 +83,23 @@ class Tally:
         np.bitwise_xor.at(self._bits, places * WORDS + (bits >> 6), np.uint64(1) << (bits & 63).astype(np.uint64))
         np.add.at(self._sums, places, digests)
         self._rows += np.bincount(places, minlength=groups)
+        for number, crowd in enumerate(self._crowds):
+            crowd.add(digests if len(self._crowds) == 1 else digests[places == number])
 
     def done(self, names: Sequence[str], sizes: Sequence[int], is_whole: bool = False) -> tuple[Population, ...]:
         """Return the groups under their names; ``sizes`` are over all parties."""
         if not len(names) == len(sizes) == len(self._rows):
             raise InvalidSpec("there are other groups than names or sizes")
-        bits = self._bits.reshape(-1, WORDS)
+        bits, people = self._bits.reshape(-1, WORDS), [crowd.done() for crowd in self._crowds]
         return tuple(
-            Population(name, _packed(bits[place], self._sums[place]), int(self._rows[place]), int(size), is_whole)
+            Population(
+                name,
+                _packed(bits[place], self._sums[place]),
+                int(self._rows[place]),
+                int(size),
+                is_whole,
+                people[min(place, len(people) - 1)],
+            )
             for place, (name, size) in enumerate(zip(names, sizes, strict=True))
         )
 
@@ -121,7 +135,8 @@ def union(name: str, parts: Sequence[Population], size: int, is_whole: bool = Fa
     """Return the group of all people of groups that have nobody in common: a margin of cells."""
     sketches = words(b"".join(part.sketch for part in parts))
     bits, total = np.bitwise_xor.reduce(sketches[:, :WORDS], axis=0), sketches[:, WORDS].sum(dtype=np.uint64)
-    return Population(name, _packed(bits, total), sum(part.rows for part in parts), size, is_whole)
+    rows, people = sum(part.rows for part in parts), merged(part.people for part in parts)
+    return Population(name, _packed(bits, total), rows, size, is_whole, people)
 
 
 def differing(one: bytes, other: bytes) -> int:

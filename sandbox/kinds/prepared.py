@@ -20,7 +20,7 @@ from sandbox.crypto.sm3 import tagged
 from sandbox.errors import IntegrityFailed, InvalidSpec, ProtocolFailed
 from sandbox.kinds.alignment import digests_of
 from sandbox.kinds.kind import Task, blaming
-from sandbox.model import PartyRole
+from sandbox.model import Environment, PartyRole
 from sandbox.psi import prepared
 from sandbox.psi.keys import Positions
 from sandbox.psi.prepared import Preparation
@@ -33,13 +33,14 @@ def find(task: Task) -> Positions:
     """Return, at the left side, the rows that the right has too; empty at the right."""
     left, right = task.party(PartyRole.LEFT), task.party(PartyRole.RIGHT)
     source = next(party.content_hash for party in task.plan.parties if party.node_id == right)
-    name = cache_name(left, right, task.plan.scenario_digest, source)
+    name = cache_name(left, right, task.plan.scenario_digest, source, task.plan.environment)
     return _ask(task, right, name, source) if task.me == left else _tell(task, left, name, source)
 
 
-def cache_name(left: str, right: str, scenario_digest: bytes, source: bytes) -> str:
+def cache_name(left: str, right: str, scenario_digest: bytes, source: bytes, environment: Environment) -> str:
     """Return under what name both sides keep a preparation; ``source`` is the content hash of right's dataset."""
-    context = b"\0".join([left.encode(), right.encode(), scenario_digest, source, prepared.ENGINE.encode()])
+    parts = [left.encode(), right.encode(), scenario_digest, source, prepared.ENGINE.encode()]
+    context = b"\0".join([*parts, environment.name.encode()])
     return tagged("prepared-set", context).hex()
 
 

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sandbox.errors import IntegrityFailed, InvalidSpec
+from sandbox.kinds.drawn import draw
 from sandbox.kinds.holdout import truth
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.train import MODEL, POSITIONS, TrainedSide
@@ -67,6 +68,8 @@ def compute(task: Task) -> RawResult:
         task.keep(PARTIAL, content)
     else:
         task.keep(f"share-for-{task.party(PartyRole.LEFT)}", content)
+    if isinstance(spec.subject, BatchScore):
+        draw(task, rows)
     gate_inputs = {"rows": len(rows)}
     if task.role is PartyRole.LEFT and isinstance(spec.subject, BatchScore):
         labels = _labels(task, side, rows)

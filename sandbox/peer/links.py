@@ -15,7 +15,7 @@ Not here:  the services themselves (``api``), who the peers are (``catalog`` of 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -120,6 +120,24 @@ class Links:
                 raise told from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _PAUSE_S[1])
+
+    async def upload(self, node_id: str, method: str, body: object, chunks: Iterable[bytes], timeout_s: float) -> Any:
+        """Make one signed call that is followed by chunks; it is never repeated."""
+        request, response = messages(method)
+        card = self._peers(node_id)
+        remote = (await self._channels.get(card)).stream_unary(
+            method, request_serializer=request.SerializeToString, response_deserializer=response.FromString
+        )
+
+        async def parts() -> AsyncIterator[Any]:
+            yield request(signed=wire.to_proto(signed.sign_call(self._keys.identity, node_id, method, body)))
+            for chunk in chunks:
+                yield request(chunk=chunk)
+
+        try:
+            return await remote(parts(), timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, node_id, card.address) from None
 
     async def propose(self, node_id: str, proposal: Proposal, timeout_s: float) -> Signed:
         """Return the peer's acceptance, signed by its pinned key; the caller compares what it accepts.

@@ -9,9 +9,10 @@ Errors:    ``PolicyRefused`` with one of the fixed wordings below, ``BudgetSpent
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
+from sandbox import pinned
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import BudgetSpent, InvalidSpec, PartyFailed, PolicyRefused, Unavailable
 from sandbox.kinds import KINDS, confined
@@ -21,6 +22,7 @@ from sandbox.model import (
     BatchScore,
     DatasetRef,
     DatasetUse,
+    Environment,
     JobKind,
     JobSpec,
     ModelSpec,
@@ -35,8 +37,10 @@ from sandbox.model import (
     ScoreSpec,
     State,
     TrainSpec,
+    VersionNotice,
 )
-from sandbox.policy import privacy
+from sandbox.policy import privacy, versions
+from sandbox.policy.recipe import recipe
 from sandbox.policy.scenario import Standing, owners
 from sandbox.psi.cost import NATIONAL
 from sandbox.tee_sim.levels import Level
@@ -68,7 +72,8 @@ REFUSALS: Mapping[str, str] = {
     "two": "of a total over two contributors each can subtract its own part; not every approval accepts that",
     "columns": "the scenario does not let a dataset's column enter this computation",
     "bundle": "the scenario does not name this bundle",
-    "untested": "this node demands a run on test data first, and has no test environment yet",
+    "untested": "this has not run on the twins under this scenario yet, as this node demands first",
+    "version": "no version of this dataset that the scenario's rule covers is known here",
 }
 
 
@@ -81,6 +86,7 @@ class Used:
     rows: int
     models: frozenset[str]
     epsilon_milli: int = 0  # of the privacy budget, in thousandths
+    rows_today: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,11 @@ class OwnDataset:
     content_hash: bytes
     rows: int
     active: bool
+    twin_rows: int = 0  # 0: it has no twin
+
+    def rows_in(self, environment: Environment) -> int:
+        """Return how many rows there are to compute on."""
+        return self.rows if environment is Environment.PRODUCTION else self.twin_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,7 @@ class Earlier:
     plan: Plan
     rows: int  # aligned people, or people a batch would score
     lasts: bool = True  # whether it left what later jobs build on
+    recipe: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,9 @@ class Facts:
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
     conditions: Conditions
     default_deadline_s: int
-    test_before_production: bool = False  # of the merchant's own code and statements
+    test_before_production: bool = False
+    tested: frozenset[bytes] = frozenset()  # recipes that ran on twins under this scenario
+    offered: Mapping[DatasetRef, VersionNotice] = field(default_factory=dict)  # of datasets used by rule
     bundled: Kind | None = None  # the kind of a job that names a bundle, as the bundle makes it
 
 
@@ -146,14 +160,18 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if kind not in scenario.kinds:
         raise _refused("kind")
     if kind in confined.KINDS:
-        _check_confined(spec, scenario, facts)
+        _check_confined(spec, scenario)
+    if facts.test_before_production and spec.environment is Environment.PRODUCTION:
+        _check_tested(spec, facts)
     uses = _uses(spec, facts, choices)
     owners = {use.owner for use in uses}
     # What leaves comes together at the proposer's node; a count, a model, a table of totals may be another owner's.
     at_left = kind is JobKind.SCORE or (isinstance(spec.kind, PsiSpec) and spec.kind.output is not PsiOutput.ALIGNED)
     if scenario.recipient.node_id not in ({choices.proposer} if at_left else owners):
         raise _refused("recipient")
-    _check_own(facts, *uses)
+    _check_own(facts, spec.environment, *uses)
+    spec = pinned.spec_of(spec, (DatasetRef(use.code, use.version) for use in uses))
+    scenario = pinned.scenario_of(scenario, uses)
     made = facts.bundled or KINDS[kind]
     columns = made.columns(spec, scenario, uses)
     for use, used in zip(uses, columns, strict=True):
@@ -163,9 +181,10 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     parties = [_party(*brought) for brought in zip(uses, roles, columns, strict=True)]
     if kind is JobKind.TRAIN:
         parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
-    _check_quota(spec, facts, standing)
+    if spec.environment is Environment.PRODUCTION:
+        _check_quota(spec, [DatasetRef(use.code, use.version) for use in uses], facts, standing)
     _check_noise(spec, facts, scenario)
-    engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts) for use in uses))
+    engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts, spec.environment) for use in uses))
     outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in made.chosen(spec))
     if not outputs:
         raise _refused("kind")
@@ -187,6 +206,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         reveals=KINDS[kind].reveals(spec, parties, scenario, engine),
         isolation=_isolation(kind, scenario, facts, engine),
         time_ms=choices.time_ms or facts.now_ms,
+        environment=spec.environment,
     )
 
 
@@ -199,13 +219,13 @@ def agree(own: Plan, proposed: Plan, party: str) -> None:
         )
 
 
-def rows_needed(spec: JobSpec, facts: Facts) -> int:
-    """Return how many rows of this node's data the job would use."""
+def rows_needed(spec: JobSpec, refs: Iterable[DatasetRef], facts: Facts) -> int:
+    """Return how many rows of this node's data the job would use; ``refs``: the versions that it brings together."""
     if isinstance(spec.kind, ScoreSpec) and not isinstance(spec.kind.subject, BatchScore):
         return 1
-    if refs := named_datasets(spec):
-        return max((facts.own[ref].rows for ref in refs if ref in facts.own), default=0)
-    return facts.earlier.rows if facts.earlier else 0
+    if built_on(spec):
+        return facts.earlier.rows if facts.earlier else 0
+    return max((facts.own[ref].rows for ref in refs if ref in facts.own), default=0)
 
 
 def named_datasets(spec: JobSpec) -> tuple[DatasetRef, ...]:
@@ -253,14 +273,12 @@ def _uses(spec: JobSpec, facts: Facts, choices: Choices) -> tuple[DatasetUse, ..
                 or earlier.kind is not wanted
                 or earlier.state is not State.RELEASED
                 or earlier.plan.scenario_digest != standing.digest
+                or earlier.plan.environment is not spec.environment
                 or not earlier.lasts
             ):
                 raise _refused("earlier")
             refs = tuple(p.dataset for p in earlier.plan.parties if p.dataset is not None)
-    known = {DatasetRef(use.code, use.version): use for use in standing.scenario.datasets}
-    if any(ref not in known for ref in refs):
-        raise _refused("dataset")
-    uses = tuple(known[ref] for ref in refs)
+    uses = tuple(_pinned(ref, facts, standing.scenario, choices) for ref in refs)
     if not uses or uses[0].owner != choices.proposer or len({use.owner for use in uses}) != len(uses):
         raise _refused("proposer")
     if built_on(spec) and len(uses) != 2:
@@ -282,12 +300,31 @@ def _check_contributors(contributing: set[str], standing: Standing) -> None:
             raise _refused("two")
 
 
-def _check_confined(spec: JobSpec, scenario: Scenario, facts: Facts) -> None:
-    """A merchant's statement or code: named beforehand where it is code, and tried on test data where that is asked."""
+def _pinned(ref: DatasetRef, facts: Facts, scenario: Scenario, choices: Choices) -> DatasetUse:
+    """Return how the scenario lets a dataset be used, in the version that the spec or the proposer's plan names."""
+    named = [chosen for chosen in choices.datasets if chosen.code == ref.code]
+    if named and ref.version not in (0, named[0].version):
+        raise _refused("dataset")
+    use = versions.pin(scenario, named[0] if named else ref, facts.offered, choices.time_ms or facts.now_ms)
+    if use is None:
+        is_ruled = any(use.code == ref.code for use in versions.ruled(scenario))
+        raise _refused("version" if is_ruled else "dataset")
+    return use
+
+
+def _check_tested(spec: JobSpec, facts: Facts) -> None:
+    if recipe(spec, facts.earlier.recipe if facts.earlier else b"") not in facts.tested:
+        raise PolicyRefused(
+            tell=REFUSALS["untested"],
+            stage="admit",
+            hint="submit the same job in the test environment first (sandbox job submit --test)",
+        )
+
+
+def _check_confined(spec: JobSpec, scenario: Scenario) -> None:
+    """A merchant's code: named beforehand."""
     if isinstance(spec.kind, ModelSpec) and spec.kind.bundle not in scenario.bundles:
         raise _refused("bundle")
-    if facts.test_before_production:
-        raise _refused("untested")
 
 
 def _isolation(kind: JobKind, scenario: Scenario, facts: Facts, engine: str) -> str:
@@ -334,7 +371,7 @@ def _check_parameters(spec: JobSpec, choices: Choices) -> None:
             raise InvalidSpec(tell="train.l2_micro must be 0 to 1000000")
 
 
-def _check_own(facts: Facts, *uses: DatasetUse) -> None:
+def _check_own(facts: Facts, environment: Environment, *uses: DatasetUse) -> None:
     for use in uses:
         if use.owner != facts.node_id:
             continue
@@ -351,16 +388,25 @@ def _check_own(facts: Facts, *uses: DatasetUse) -> None:
                 f"dataset {use.code} version {use.version} has another content hash than the scenario",
                 tell=REFUSALS["dataset"],
             )
+        if environment is Environment.TEST and not own.twin_rows:
+            raise Unavailable(
+                tell=f"dataset {use.code} version {use.version} has no twin to try a job on",
+                party=facts.node_id,
+                hint="ask the data owner for one (sandbox dataset twin)",
+            )
 
 
-def _check_quota(spec: JobSpec, facts: Facts, standing: Standing) -> None:
+def _check_quota(spec: JobSpec, refs: Iterable[DatasetRef], facts: Facts, standing: Standing) -> None:
     quota, used = standing.scenario.quota, facts.used
     if used.calls_today >= quota.calls_per_day:
         raise BudgetSpent(tell="the scenario's calls for today are used up", hint="submit again tomorrow (UTC)")
     if used.calls_total >= quota.calls_total:
         raise BudgetSpent(tell="the scenario's calls are used up")
-    if used.rows + rows_needed(spec, facts) > quota.rows_total:
+    rows = rows_needed(spec, refs, facts)
+    if used.rows + rows > quota.rows_total:
         raise BudgetSpent(tell="the scenario's rows are used up")
+    if quota.rows_per_day and used.rows_today + rows > quota.rows_per_day:
+        raise BudgetSpent(tell="the scenario's rows for today are used up", hint="submit again tomorrow (UTC)")
     if isinstance(spec.kind, ScoreSpec):
         models = used.models | {spec.kind.model}
         if len(models) > standing.scenario.models_per_person:
@@ -385,9 +431,9 @@ def _check_noise(spec: JobSpec, facts: Facts, scenario: Scenario) -> None:
     privacy.check(wanted, facts.used.epsilon_milli, scenario.epsilon_milli)
 
 
-def _rows_of(use: DatasetUse, facts: Facts) -> int:
+def _rows_of(use: DatasetUse, facts: Facts, environment: Environment) -> int:
     own = facts.own.get(DatasetRef(use.code, use.version)) if use.owner == facts.node_id else None
-    return own.rows if own else use.rows
+    return own.rows_in(environment) if own else use.rows
 
 
 def _engine(spec: JobSpec, facts: Facts, choices: Choices, rows: tuple[int, ...]) -> str:

@@ -1,7 +1,10 @@
-"""The scenario: is it whole, who must approve it, where does it stand.
+"""The scenario: who must approve it, where it stands, and whether it could run.
+
+    applied for -> awaiting -> active -> suspended -> active ... -> amended | expired | revoked
+                        or: refused | changes, until that party approves
 
 Everything here is pure. ``check`` judges the application alone; ``state`` the application with the approvals and
-revocations a node holds.
+notices a node holds.
 """
 
 from __future__ import annotations
@@ -9,20 +12,22 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
-from sandbox.kinds import KINDS, confined
-from sandbox.kinds.cells import check_dimension, check_range
+from sandbox.kinds import KINDS
 from sandbox.kinds.noise import MOST_EPSILON_MILLI
-from sandbox.model import ConsentRule, JobKind, OutputClass, Scenario
-from sandbox.tee_sim.levels import Level
+from sandbox.model import JobKind, NoticeKind, OutputClass, Scenario
+from sandbox.policy.completeness import complete
+from sandbox.policy.terms import check_confined, check_consent, check_datasets, check_quota, check_totals, need
 
 _COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")
 _LONGEST_MS = 3 * 366 * 86_400_000
+STOPPED = frozenset({"suspended", "amended", "revoked"})  # what ran under it is cancelled
+ENDED = frozenset({"amended", "expired", "revoked"})  # nothing will run under it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +55,28 @@ class Standing:
     digest: bytes
     approved_by: Mapping[str, Given]
     revoked: bool
+    told: Mapping[str, NoticeKind] = field(default_factory=dict)  # the last notice of each party that gave any
+    amended_ms: int | None = None  # since when an approved successor stands in its place
 
     def awaiting(self) -> frozenset[str]:
         """Whose approval is missing."""
         return required(self.scenario) - frozenset(self.approved_by)
 
     def state(self, now_ms: int) -> str:
-        """Return awaiting, active, expired or revoked."""
+        """Return awaiting, refused, changes, active, suspended, amended, expired or revoked."""
         if self.revoked:
             return "revoked"
+        if self.amended_ms is not None and now_ms >= self.amended_ms:
+            return "amended"
         if now_ms >= self.scenario.not_after_ms:
             return "expired"
+        objections = {kind for party, kind in self.told.items() if party not in self.approved_by}
+        for kind in (NoticeKind.REFUSED, NoticeKind.CHANGES):
+            if kind in objections:
+                return kind.name.lower()
         if self.awaiting() or now_ms < self.scenario.not_before_ms:
             return "awaiting"
-        return "active"
+        return "suspended" if NoticeKind.SUSPENDED in self.told.values() else "active"
 
 
 def controller(scenario: Scenario) -> str:
@@ -97,49 +110,37 @@ def required(scenario: Scenario) -> frozenset[str]:
     return owners(scenario) | {scenario.operator} | frozenset(scenario.computing_parties)
 
 
+def succeeds(scenario: Scenario, earlier: Scenario) -> bool:
+    """Whether a scenario may amend an earlier one: the same person applied for both, for the same merchant."""
+    same_applicant = scenario.applicant_key == earlier.applicant_key
+    return same_applicant and same_name(scenario.merchant) == same_name(earlier.merchant)
+
+
 def check(scenario: Scenario, floors: Floors) -> None:
-    """Refuse an application that could never run, or that asks for less than the floors.
+    """Refuse an application that is not complete, could never run, or asks for less than the floors.
 
     Raises:
-        InvalidSpec: naming the field and the bound.
+        InvalidSpec: naming all that is missing, or else the first field that is wrong, and the bound.
     """
-    for field in ("merchant", "controller"):
-        _need(
-            _is_plain(getattr(scenario, field)), field, "must be printable, without spaces at its ends or two in a row"
-        )
-    _datasets(scenario)
-    _outputs(scenario, floors)
-    _totals(scenario)
-    _confined(scenario)
-    _need(
-        0 < scenario.not_after_ms - scenario.not_before_ms <= _LONGEST_MS,
-        "not_after_ms",
-        "must follow not_before_ms within three years",
-    )
-    quota = scenario.quota
-    for name in ("calls_per_day", "calls_total", "rows_total"):
-        _need(getattr(quota, name) > 0, f"quota.{name}", "must be positive")
-    row_level = any(rule.class_ is OutputClass.ROW_CONSENTED for rule in scenario.outputs)
-    if row_level:
-        _need(scenario.consent.batch is ConsentRule.HELD_LETTER, "consent.batch", "must be HELD_LETTER")
+    complete(scenario)
+    for name in ("merchant", "controller"):
+        need(_is_plain(getattr(scenario, name)), name, "must be printable, without spaces at its ends or two in a row")
+    check_datasets(scenario)
+    _check_outputs(scenario, floors)
+    check_totals(scenario)
+    check_confined(scenario)
+    lasts_ms = scenario.not_after_ms - scenario.not_before_ms
+    need(0 < lasts_ms <= _LONGEST_MS, "not_after_ms", "must follow not_before_ms within three years")
+    need(len(scenario.amends) in (0, 32), "amends", "must be a scenario's digest, or empty")
+    check_quota(scenario)
+    check_consent(scenario)
     if JobKind.SCORE in scenario.kinds:
-        _need(scenario.score_step >= floors.score_step, "score_step", f"is finer than {floors.score_step} points")
-        _need(scenario.models_per_person >= 1, "models_per_person", "must be at least 1")
-        _need(scenario.consent.single is ConsentRule.TOKEN, "consent.single", "must be TOKEN")
-        _need(len(scenario.consent.issuers) > 0, "consent.issuers", "must name a key")
-        own = scenario.applicant_key in scenario.consent.issuers
-        _need(not own, "consent.issuers", "must not name the applicant's own key")
-    _need(
-        _COEFFICIENT.fullmatch(scenario.price.coefficient) is not None,
-        "price.coefficient",
-        "must be a decimal from 0 to 1",
-    )
-    for key in (
-        scenario.applicant_key,
-        scenario.recipient.identity_key,
-        scenario.recipient.sealing_key,
-        *scenario.consent.issuers,
-    ):
+        need(scenario.score_step >= floors.score_step, "score_step", f"is finer than {floors.score_step} points")
+        need(scenario.models_per_person >= 1, "models_per_person", "must be at least 1")
+    is_share = _COEFFICIENT.fullmatch(scenario.price.coefficient) is not None
+    need(is_share, "price.coefficient", "must be a decimal from 0 to 1")
+    recipient = scenario.recipient
+    for key in (scenario.applicant_key, recipient.identity_key, recipient.sealing_key, *scenario.consent.issuers):
         PublicKey.from_bytes(key)  # raises InvalidSpec itself
 
 
@@ -151,105 +152,38 @@ def coefficient(scenario: Scenario) -> Decimal:
         raise InvalidSpec(tell="price.coefficient is not a decimal") from None
 
 
-def _datasets(scenario: Scenario) -> None:
-    uses = scenario.datasets
-    _need(1 <= len(uses) <= 8, "datasets", "must name one to eight")
-    _need(len({(use.code, use.version) for use in uses}) == len(uses), "datasets", "names one twice")
-    _need(scenario.recipient.node_id in owners(scenario), "recipient.node_id", "must be a data owner's node")
-    _need(
-        not owners(scenario) & set(scenario.computing_parties),
-        "computing_parties",
-        "must not own a dataset of the scenario",
-    )
-    for use in uses:
-        _need(use.version >= 1, f"datasets.{use.code}.version", "must be pinned, from 1")
-        _need(
-            len(use.key) > 0 and len(set(use.key)) == len(use.key),
-            f"datasets.{use.code}.key",
-            "must name distinct columns",
-        )
-        _need(len(set(use.fields)) == len(use.fields), f"datasets.{use.code}.fields", "names one twice")
-        clash = set(use.fields) & (set(use.key) | {use.label})
-        _need(not clash, f"datasets.{use.code}.fields", "must not repeat the key or the label")
-    _need(len(set(scenario.kinds)) == len(scenario.kinds) > 0, "kinds", "must name distinct kinds")
-    if JobKind.TRAIN in scenario.kinds:
-        _need(sum(bool(use.label) for use in uses) == 1, "datasets", "must name one label for train")
-        _need(len(scenario.computing_parties) >= 1, "computing_parties", "must name a third party for train")
-
-
-def _totals(scenario: Scenario) -> None:
-    """Check what tables of totals are made from."""
-    columns = {name for use in scenario.datasets for name in (*use.fields, use.label) if name}
-    names = [dimension.name for dimension in scenario.dimensions]
-    _need(len(set(names)) == len(names), "dimensions", "names one twice")
-    for dimension in scenario.dimensions:
-        wrong = check_dimension(dimension)
-        _need(not wrong, f"dimensions.{dimension.name}", wrong)
-        _need(dimension.column in columns, f"dimensions.{dimension.name}.column", "is no field of a dataset")
-    banded = [dimension.column for dimension in scenario.dimensions]
-    # Two sets of bands over one column: rows between an edge of one and an edge of the other could be singled out.
-    _need(len(set(banded)) == len(banded), "dimensions", "has two over one column")
-    if {JobKind.AGGREGATE, JobKind.QUERY} & set(scenario.kinds):
-        one_each = len(owners(scenario)) == len(scenario.datasets)
-        _need(one_each, "datasets", "must be one of each owner for totals: two versions differ by a few people")
-    measured = [declared.column for declared in scenario.measures]
-    _need(len(set(measured)) == len(measured), "measures", "names a column twice")
-    for declared in scenario.measures:
-        wrong = check_range(declared)
-        _need(not wrong, f"measures.{declared.column}", wrong)
-        _need(declared.column in columns, f"measures.{declared.column}", "is no field of a dataset")
-
-
-def _confined(scenario: Scenario) -> None:
-    """Check what is said of a merchant's own code and statements."""
-    known = scenario.isolation in ("", *Level)
-    _need(known, "isolation", f"must be one of {', '.join(Level)}, or empty for the first")
-    runs_code = bool(confined.KINDS & set(scenario.kinds))
-    _need(runs_code or not scenario.isolation, "isolation", "is for queries and models")
-    _need(len(set(scenario.bundles)) == len(scenario.bundles), "bundles", "names one twice")
-    runs_models = JobKind.MODEL in scenario.kinds
-    _need(bool(scenario.bundles) == runs_models, "bundles", "must name one for models, and none without")
-
-
-def _outputs(scenario: Scenario, floors: Floors) -> None:
-    idle = set(scenario.kinds) - {rule.kind for rule in scenario.outputs}
+def _check_outputs(scenario: Scenario, floors: Floors) -> None:
     seen = set()
     for rule in scenario.outputs:
         where = f"outputs.{rule.name}"
-        _need(rule.kind in scenario.kinds, where, "is of a kind the scenario does not list")
-        _need(KINDS[rule.kind].outputs.get(rule.name) is rule.class_, where, "is not an output of that kind and class")
-        _need((rule.kind, rule.name) not in seen, where, "is named twice")
+        need(rule.kind in scenario.kinds, where, "is of a kind the scenario does not list")
+        need(KINDS[rule.kind].outputs.get(rule.name) is rule.class_, where, "is not an output of that kind and class")
+        need((rule.kind, rule.name) not in seen, where, "is named twice")
         seen.add((rule.kind, rule.name))
         if rule.class_ is not OutputClass.ROW_CONSENTED:
-            _need(rule.min_group >= floors.min_group, f"{where}.min_group", f"is below {floors.min_group}")
-            _need(rule.round_to >= floors.round_to, f"{where}.round_to", f"is below {floors.round_to}")
+            need(rule.min_group >= floors.min_group, f"{where}.min_group", f"is below {floors.min_group}")
+            need(rule.round_to >= floors.round_to, f"{where}.round_to", f"is below {floors.round_to}")
         if rule.class_ is OutputClass.MODEL:
-            _need(rule.reviewed, f"{where}.reviewed", "must be true: what was learnt from rows is looked at by people")
-        _need(0 <= rule.top_two <= 1000, f"{where}.top_two", "must be 0 to 1000 permille")
-        _need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
-        _need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
+            need(rule.reviewed, f"{where}.reviewed", "must be true: what was learnt from rows is looked at by people")
+        need(0 <= rule.top_two <= 1000, f"{where}.top_two", "must be 0 to 1000 permille")
+        need(rule.max_rows >= 1, f"{where}.max_rows", "must be at least 1")
+        need(rule.max_bytes >= 1, f"{where}.max_bytes", "must be at least 1")
         if rule.class_ is OutputClass.NOISY:
             plain = not (rule.suppress or rule.top_two or rule.remainder)
-            _need(plain, where, "is noisy: suppress, top_two and remainder mean nothing there")
-    _need(not idle, "outputs", "must name one of every kind")
+            need(plain, where, "is noisy: suppress, top_two and remainder mean nothing there")
     is_noisy = any(rule.class_ is OutputClass.NOISY for rule in scenario.outputs)
-    _need(
+    need(
         (1 <= scenario.epsilon_milli <= MOST_EPSILON_MILLI) if is_noisy else scenario.epsilon_milli == 0,
         "epsilon_milli",
         f"must be 1 to {MOST_EPSILON_MILLI} with noisy outputs, and 0 without",
     )
     gives_points = any(rule.kind is JobKind.TRAIN and rule.class_ is OutputClass.MODEL for rule in scenario.outputs)
     is_coarse = scenario.score_step >= floors.score_step
-    _need(is_coarse or not gives_points, "score_step", f"is finer than {floors.score_step} points")
+    need(is_coarse or not gives_points, "score_step", f"is finer than {floors.score_step} points")
     both = gives_points and JobKind.SCORE in scenario.kinds  # of any score the nodes exchange each side's part
-    _need(not both, "outputs", "must not give out both people's scores and the other side's coefficients")
+    need(not both, "outputs", "must not give out both people's scores and the other side's coefficients")
 
 
 def _is_plain(name: str) -> bool:
     """Whether a name is written as it is compared, but for capitals: nobody reads one name and signs another."""
     return name.isprintable() and name == " ".join(unicodedata.normalize("NFKC", name).split())
-
-
-def _need(holds: bool, field: str, rule: str) -> None:
-    if not holds:
-        raise InvalidSpec(tell=f"scenario: {field} {rule}")

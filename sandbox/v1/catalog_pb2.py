@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sandbox.v1 import common_pb2 as sandbox_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sandbox/v1/catalog.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\"\x92\x01\n\x13\x44\x61tasetRegistration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_json\x18\x02 \x01(\x0c\x12\x11\n\tfile_name\x18\x03 \x01(\t\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x16\n\x0eretention_days\x18\x07 \x01(\r\"-\n\x0c\x44\x61tasetQuery\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\xce\x01\n\x0b\x44\x61tasetView\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x13\n\x0bschema_json\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\x0c\x12\r\n\x05state\x18\x08 \x01(\t\x12\x12\n\ncreated_ms\x18\t \x01(\x03\x12\x0f\n\x07licence\x18\n \x01(\t\x12\x16\n\x0eretention_days\x18\x0b \x01(\r\"W\n\x16RegisterDatasetRequest\x12$\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x17RegisterDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\"9\n\x13ListDatasetsRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"A\n\x14ListDatasetsResponse\x12)\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x17.sandbox.v1.DatasetView\"7\n\x11GetDatasetRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x12GetDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\";\n\x15\x44\x65stroyDatasetRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"S\n\x16\x44\x65stroyDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x32\xe7\x02\n\x0e\x43\x61talogService\x12\\\n\x0fRegisterDataset\x12\".sandbox.v1.RegisterDatasetRequest\x1a#.sandbox.v1.RegisterDatasetResponse(\x01\x12Q\n\x0cListDatasets\x12\x1f.sandbox.v1.ListDatasetsRequest\x1a .sandbox.v1.ListDatasetsResponse\x12K\n\nGetDataset\x12\x1d.sandbox.v1.GetDatasetRequest\x1a\x1e.sandbox.v1.GetDatasetResponse\x12W\n\x0e\x44\x65stroyDataset\x12!.sandbox.v1.DestroyDatasetRequest\x1a\".sandbox.v1.DestroyDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sandbox/v1/catalog.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\"\xd0\x02\n\x13\x44\x61tasetRegistration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_json\x18\x02 \x01(\x0c\x12\x0f\n\x07licence\x18\x06 \x01(\t\x12\x16\n\x0eretention_days\x18\x07 \x01(\r\x12%\n\x05\x66iles\x18\x08 \x03(\x0b\x32\x16.sandbox.v1.UploadFile\x12\x10\n\x08\x65ncoding\x18\t \x01(\t\x12\x12\n\ndepartment\x18\n \x01(\t\x12\x0e\n\x06\x64omain\x18\x0b \x01(\t\x12\x10\n\x08keywords\x18\x0c \x03(\t\x12\x13\n\x0bupdate_days\x18\r \x01(\r\x12\r\n\x05\x61s_of\x18\x0e \x01(\t\x12\x12\n\nvisible_to\x18\x0f \x03(\t\x12\x18\n\x10grades_confirmed\x18\x10 \x01(\x08\x12\x1a\n\x12twin_epsilon_milli\x18\x11 \x01(\rJ\x04\x08\x03\x10\x04J\x04\x08\x04\x10\x05J\x04\x08\x05\x10\x06\"8\n\nUploadFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"`\n\rDatasetSearch\x12\r\n\x05words\x18\x01 \x01(\t\x12\x12\n\ndepartment\x18\x02 \x01(\t\x12\x0e\n\x06\x64omain\x18\x03 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\r\"O\n\tTwinOrder\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x15\n\repsilon_milli\x18\x03 \x01(\r\x12\x0c\n\x04rows\x18\x04 \x01(\x04\"Y\n\x08TwinView\x12\x0c\n\x04rows\x18\x01 \x01(\x04\x12\x15\n\repsilon_milli\x18\x02 \x01(\r\x12\x14\n\x0c\x63ontent_hash\x18\x03 \x01(\x0c\x12\x12\n\ncreated_ms\x18\x04 \x01(\x03\"-\n\x0c\x44\x61tasetQuery\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\"\xf7\x02\n\x0b\x44\x61tasetView\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\r\n\x05owner\x18\x04 \x01(\t\x12\x13\n\x0bschema_json\x18\x05 \x01(\x0c\x12\x0c\n\x04rows\x18\x06 \x01(\x04\x12\x14\n\x0c\x63ontent_hash\x18\x07 \x01(\x0c\x12\r\n\x05state\x18\x08 \x01(\t\x12\x12\n\ncreated_ms\x18\t \x01(\x03\x12\x0f\n\x07licence\x18\n \x01(\t\x12\x16\n\x0eretention_days\x18\x0b \x01(\r\x12\x12\n\ndepartment\x18\x0c \x01(\t\x12\x0e\n\x06\x64omain\x18\r \x01(\t\x12\x10\n\x08keywords\x18\x0e \x03(\t\x12\x13\n\x0bupdate_days\x18\x0f \x01(\r\x12\r\n\x05\x61s_of\x18\x10 \x01(\t\x12\x12\n\nvisible_to\x18\x11 \x03(\t\x12\x15\n\rschema_digest\x18\x12 \x01(\x0c\x12\"\n\x04twin\x18\x13 \x01(\x0b\x32\x14.sandbox.v1.TwinView\"W\n\x16RegisterDatasetRequest\x12$\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"C\n\x17RegisterDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\"9\n\x13ListDatasetsRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"A\n\x14ListDatasetsResponse\x12)\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x17.sandbox.v1.DatasetView\"7\n\x11GetDatasetRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"O\n\x12GetDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\x12\x0f\n\x07profile\x18\x02 \x01(\x0c\";\n\x15SearchDatasetsRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"C\n\x16SearchDatasetsResponse\x12)\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x17.sandbox.v1.DatasetView\":\n\x14SampleDatasetRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"%\n\x15SampleDatasetResponse\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\"5\n\x0fMakeTwinRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"<\n\x10MakeTwinResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\"4\n\x0eGetTwinRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"V\n\x0fGetTwinResponse\x12*\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetViewH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\";\n\x15\x44\x65stroyDatasetRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"S\n\x16\x44\x65stroyDatasetResponse\x12(\n\x07\x64\x61taset\x18\x01 \x01(\x0b\x32\x17.sandbox.v1.DatasetView\x12\x0f\n\x07receipt\x18\x02 \x01(\x0c\x32\xa3\x05\n\x0e\x43\x61talogService\x12\\\n\x0fRegisterDataset\x12\".sandbox.v1.RegisterDatasetRequest\x1a#.sandbox.v1.RegisterDatasetResponse(\x01\x12Q\n\x0cListDatasets\x12\x1f.sandbox.v1.ListDatasetsRequest\x1a .sandbox.v1.ListDatasetsResponse\x12W\n\x0eSearchDatasets\x12!.sandbox.v1.SearchDatasetsRequest\x1a\".sandbox.v1.SearchDatasetsResponse\x12K\n\nGetDataset\x12\x1d.sandbox.v1.GetDatasetRequest\x1a\x1e.sandbox.v1.GetDatasetResponse\x12T\n\rSampleDataset\x12 .sandbox.v1.SampleDatasetRequest\x1a!.sandbox.v1.SampleDatasetResponse\x12\x45\n\x08MakeTwin\x12\x1b.sandbox.v1.MakeTwinRequest\x1a\x1c.sandbox.v1.MakeTwinResponse\x12\x44\n\x07GetTwin\x12\x1a.sandbox.v1.GetTwinRequest\x1a\x1b.sandbox.v1.GetTwinResponse0\x01\x12W\n\x0e\x44\x65stroyDataset\x12!.sandbox.v1.DestroyDatasetRequest\x1a\".sandbox.v1.DestroyDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,27 +33,51 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.v1.catalog_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DATASETREGISTRATION']._serialized_start=66
-  _globals['_DATASETREGISTRATION']._serialized_end=212
-  _globals['_DATASETQUERY']._serialized_start=214
-  _globals['_DATASETQUERY']._serialized_end=259
-  _globals['_DATASETVIEW']._serialized_start=262
-  _globals['_DATASETVIEW']._serialized_end=468
-  _globals['_REGISTERDATASETREQUEST']._serialized_start=470
-  _globals['_REGISTERDATASETREQUEST']._serialized_end=557
-  _globals['_REGISTERDATASETRESPONSE']._serialized_start=559
-  _globals['_REGISTERDATASETRESPONSE']._serialized_end=626
-  _globals['_LISTDATASETSREQUEST']._serialized_start=628
-  _globals['_LISTDATASETSREQUEST']._serialized_end=685
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=687
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=752
-  _globals['_GETDATASETREQUEST']._serialized_start=754
-  _globals['_GETDATASETREQUEST']._serialized_end=809
-  _globals['_GETDATASETRESPONSE']._serialized_start=811
-  _globals['_GETDATASETRESPONSE']._serialized_end=873
-  _globals['_DESTROYDATASETREQUEST']._serialized_start=875
-  _globals['_DESTROYDATASETREQUEST']._serialized_end=934
-  _globals['_DESTROYDATASETRESPONSE']._serialized_start=936
-  _globals['_DESTROYDATASETRESPONSE']._serialized_end=1019
-  _globals['_CATALOGSERVICE']._serialized_start=1022
-  _globals['_CATALOGSERVICE']._serialized_end=1381
+  _globals['_DATASETREGISTRATION']._serialized_end=402
+  _globals['_UPLOADFILE']._serialized_start=404
+  _globals['_UPLOADFILE']._serialized_end=460
+  _globals['_DATASETSEARCH']._serialized_start=462
+  _globals['_DATASETSEARCH']._serialized_end=558
+  _globals['_TWINORDER']._serialized_start=560
+  _globals['_TWINORDER']._serialized_end=639
+  _globals['_TWINVIEW']._serialized_start=641
+  _globals['_TWINVIEW']._serialized_end=730
+  _globals['_DATASETQUERY']._serialized_start=732
+  _globals['_DATASETQUERY']._serialized_end=777
+  _globals['_DATASETVIEW']._serialized_start=780
+  _globals['_DATASETVIEW']._serialized_end=1155
+  _globals['_REGISTERDATASETREQUEST']._serialized_start=1157
+  _globals['_REGISTERDATASETREQUEST']._serialized_end=1244
+  _globals['_REGISTERDATASETRESPONSE']._serialized_start=1246
+  _globals['_REGISTERDATASETRESPONSE']._serialized_end=1313
+  _globals['_LISTDATASETSREQUEST']._serialized_start=1315
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1372
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1374
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1439
+  _globals['_GETDATASETREQUEST']._serialized_start=1441
+  _globals['_GETDATASETREQUEST']._serialized_end=1496
+  _globals['_GETDATASETRESPONSE']._serialized_start=1498
+  _globals['_GETDATASETRESPONSE']._serialized_end=1577
+  _globals['_SEARCHDATASETSREQUEST']._serialized_start=1579
+  _globals['_SEARCHDATASETSREQUEST']._serialized_end=1638
+  _globals['_SEARCHDATASETSRESPONSE']._serialized_start=1640
+  _globals['_SEARCHDATASETSRESPONSE']._serialized_end=1707
+  _globals['_SAMPLEDATASETREQUEST']._serialized_start=1709
+  _globals['_SAMPLEDATASETREQUEST']._serialized_end=1767
+  _globals['_SAMPLEDATASETRESPONSE']._serialized_start=1769
+  _globals['_SAMPLEDATASETRESPONSE']._serialized_end=1806
+  _globals['_MAKETWINREQUEST']._serialized_start=1808
+  _globals['_MAKETWINREQUEST']._serialized_end=1861
+  _globals['_MAKETWINRESPONSE']._serialized_start=1863
+  _globals['_MAKETWINRESPONSE']._serialized_end=1923
+  _globals['_GETTWINREQUEST']._serialized_start=1925
+  _globals['_GETTWINREQUEST']._serialized_end=1977
+  _globals['_GETTWINRESPONSE']._serialized_start=1979
+  _globals['_GETTWINRESPONSE']._serialized_end=2065
+  _globals['_DESTROYDATASETREQUEST']._serialized_start=2067
+  _globals['_DESTROYDATASETREQUEST']._serialized_end=2126
+  _globals['_DESTROYDATASETRESPONSE']._serialized_start=2128
+  _globals['_DESTROYDATASETRESPONSE']._serialized_end=2211
+  _globals['_CATALOGSERVICE']._serialized_start=2214
+  _globals['_CATALOGSERVICE']._serialized_end=2889
 # @@protoc_insertion_point(module_scope)

@@ -45,10 +45,30 @@ class CatalogServiceStub:
                 request_serializer=sandbox_dot_v1_dot_catalog__pb2.ListDatasetsRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_catalog__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.SearchDatasets = channel.unary_unary(
+                '/sandbox.v1.CatalogService/SearchDatasets',
+                request_serializer=sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsResponse.FromString,
+                _registered_method=True)
         self.GetDataset = channel.unary_unary(
                 '/sandbox.v1.CatalogService/GetDataset',
                 request_serializer=sandbox_dot_v1_dot_catalog__pb2.GetDatasetRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_catalog__pb2.GetDatasetResponse.FromString,
+                _registered_method=True)
+        self.SampleDataset = channel.unary_unary(
+                '/sandbox.v1.CatalogService/SampleDataset',
+                request_serializer=sandbox_dot_v1_dot_catalog__pb2.SampleDatasetRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_catalog__pb2.SampleDatasetResponse.FromString,
+                _registered_method=True)
+        self.MakeTwin = channel.unary_unary(
+                '/sandbox.v1.CatalogService/MakeTwin',
+                request_serializer=sandbox_dot_v1_dot_catalog__pb2.MakeTwinRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_catalog__pb2.MakeTwinResponse.FromString,
+                _registered_method=True)
+        self.GetTwin = channel.unary_stream(
+                '/sandbox.v1.CatalogService/GetTwin',
+                request_serializer=sandbox_dot_v1_dot_catalog__pb2.GetTwinRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_catalog__pb2.GetTwinResponse.FromString,
                 _registered_method=True)
         self.DestroyDataset = channel.unary_unary(
                 '/sandbox.v1.CatalogService/DestroyDataset',
@@ -73,14 +93,45 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListDatasets(self, request, context):
-        """Lists the entries. Body: ListQuery.
+        """Lists the entries that the caller may see. Body: ListQuery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchDatasets(self, request, context):
+        """Finds entries that the caller may see by words in their names, fields, meanings, departments, domains and keywords.
+        Body: DatasetSearch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetDataset(self, request, context):
-        """One entry. Body: DatasetQuery. NOT_FOUND if there is none.
+        """One entry, with its quality profile. Body: DatasetQuery. NOT_FOUND if there is none, or none the caller may see.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SampleDataset(self, request, context):
+        """A few rows, masked by the rules of the schema, for people of the owner; entered in the log. Body: DatasetQuery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MakeTwin(self, request, context):
+        """Makes the synthetic twin of a version: the rows are measured once, under the stated privacy budget. Asked again, the
+        twin is made anew from the same measurements, which costs no budget. Body: TwinOrder.
+        FAILED_PRECONDITION  destroyed, or measured already under another budget
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetTwin(self, request, context):
+        """The twin's rows as a Parquet file, head first, then chunks. Body: DatasetQuery. NOT_FOUND if there is no twin.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,10 +158,30 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=sandbox_dot_v1_dot_catalog__pb2.ListDatasetsRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_catalog__pb2.ListDatasetsResponse.SerializeToString,
             ),
+            'SearchDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchDatasets,
+                    request_deserializer=sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsResponse.SerializeToString,
+            ),
             'GetDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDataset,
                     request_deserializer=sandbox_dot_v1_dot_catalog__pb2.GetDatasetRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_catalog__pb2.GetDatasetResponse.SerializeToString,
+            ),
+            'SampleDataset': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleDataset,
+                    request_deserializer=sandbox_dot_v1_dot_catalog__pb2.SampleDatasetRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_catalog__pb2.SampleDatasetResponse.SerializeToString,
+            ),
+            'MakeTwin': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeTwin,
+                    request_deserializer=sandbox_dot_v1_dot_catalog__pb2.MakeTwinRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_catalog__pb2.MakeTwinResponse.SerializeToString,
+            ),
+            'GetTwin': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetTwin,
+                    request_deserializer=sandbox_dot_v1_dot_catalog__pb2.GetTwinRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_catalog__pb2.GetTwinResponse.SerializeToString,
             ),
             'DestroyDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.DestroyDataset,
@@ -184,6 +255,33 @@ class CatalogService:
             _registered_method=True)
 
     @staticmethod
+    def SearchDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.CatalogService/SearchDatasets',
+            sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsRequest.SerializeToString,
+            sandbox_dot_v1_dot_catalog__pb2.SearchDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetDataset(request,
             target,
             options=(),
@@ -200,6 +298,87 @@ class CatalogService:
             '/sandbox.v1.CatalogService/GetDataset',
             sandbox_dot_v1_dot_catalog__pb2.GetDatasetRequest.SerializeToString,
             sandbox_dot_v1_dot_catalog__pb2.GetDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleDataset(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.CatalogService/SampleDataset',
+            sandbox_dot_v1_dot_catalog__pb2.SampleDatasetRequest.SerializeToString,
+            sandbox_dot_v1_dot_catalog__pb2.SampleDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeTwin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.CatalogService/MakeTwin',
+            sandbox_dot_v1_dot_catalog__pb2.MakeTwinRequest.SerializeToString,
+            sandbox_dot_v1_dot_catalog__pb2.MakeTwinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTwin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sandbox.v1.CatalogService/GetTwin',
+            sandbox_dot_v1_dot_catalog__pb2.GetTwinRequest.SerializeToString,
+            sandbox_dot_v1_dot_catalog__pb2.GetTwinResponse.FromString,
             options,
             channel_credentials,
             insecure,

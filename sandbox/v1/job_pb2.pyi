@@ -44,6 +44,12 @@ class ScoreScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SCORE_SCOPE_HOLDOUT: _ClassVar[ScoreScope]
     SCORE_SCOPE_ALIGNED: _ClassVar[ScoreScope]
 
+class Environment(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ENVIRONMENT_UNSPECIFIED: _ClassVar[Environment]
+    ENVIRONMENT_PRODUCTION: _ClassVar[Environment]
+    ENVIRONMENT_TEST: _ClassVar[Environment]
+
 class JobState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     JOB_STATE_UNSPECIFIED: _ClassVar[JobState]
@@ -79,6 +85,9 @@ STATISTIC_WEIGHTED_SUM: Statistic
 SCORE_SCOPE_UNSPECIFIED: ScoreScope
 SCORE_SCOPE_HOLDOUT: ScoreScope
 SCORE_SCOPE_ALIGNED: ScoreScope
+ENVIRONMENT_UNSPECIFIED: Environment
+ENVIRONMENT_PRODUCTION: Environment
+ENVIRONMENT_TEST: Environment
 JOB_STATE_UNSPECIFIED: JobState
 JOB_STATE_RECEIVED: JobState
 JOB_STATE_ADMITTED: JobState
@@ -205,7 +214,7 @@ class ScoreSpec(_message.Message):
     def __init__(self, model: _Optional[str] = ..., batch: _Optional[_Union[BatchScore, _Mapping]] = ..., applicant: _Optional[_Union[ApplicantScore, _Mapping]] = ...) -> None: ...
 
 class JobSpec(_message.Message):
-    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "aggregate", "query", "model", "deadline_s", "recipe")
+    __slots__ = ("request_id", "scenario_digest", "psi", "train", "score", "aggregate", "query", "model", "deadline_s", "environment")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PSI_FIELD_NUMBER: _ClassVar[int]
@@ -215,7 +224,7 @@ class JobSpec(_message.Message):
     QUERY_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
-    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     scenario_digest: bytes
     psi: PsiSpec
@@ -225,32 +234,50 @@ class JobSpec(_message.Message):
     query: QuerySpec
     model: ModelSpec
     deadline_s: int
-    recipe: bytes
-    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., aggregate: _Optional[_Union[AggregateSpec, _Mapping]] = ..., query: _Optional[_Union[QuerySpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., recipe: _Optional[bytes] = ...) -> None: ...
+    environment: Environment
+    def __init__(self, request_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., psi: _Optional[_Union[PsiSpec, _Mapping]] = ..., train: _Optional[_Union[TrainSpec, _Mapping]] = ..., score: _Optional[_Union[ScoreSpec, _Mapping]] = ..., aggregate: _Optional[_Union[AggregateSpec, _Mapping]] = ..., query: _Optional[_Union[QuerySpec, _Mapping]] = ..., model: _Optional[_Union[ModelSpec, _Mapping]] = ..., deadline_s: _Optional[int] = ..., environment: _Optional[_Union[Environment, str]] = ...) -> None: ...
 
 class ApplicantInput(_message.Message):
-    __slots__ = ("subject_id", "opening", "consent")
+    __slots__ = ("subject_id", "opening", "consent", "subject_key")
     SUBJECT_ID_FIELD_NUMBER: _ClassVar[int]
     OPENING_FIELD_NUMBER: _ClassVar[int]
     CONSENT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_KEY_FIELD_NUMBER: _ClassVar[int]
     subject_id: str
     opening: bytes
     consent: _common_pb2.Signed
-    def __init__(self, subject_id: _Optional[str] = ..., opening: _Optional[bytes] = ..., consent: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+    subject_key: _common_pb2.Signed
+    def __init__(self, subject_id: _Optional[str] = ..., opening: _Optional[bytes] = ..., consent: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., subject_key: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class SubjectKey(_message.Message):
+    __slots__ = ("subject_id", "key", "not_after_ms")
+    SUBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
+    subject_id: str
+    key: bytes
+    not_after_ms: int
+    def __init__(self, subject_id: _Optional[str] = ..., key: _Optional[bytes] = ..., not_after_ms: _Optional[int] = ...) -> None: ...
 
 class ConsentToken(_message.Message):
-    __slots__ = ("subject_id", "scenario_digest", "purpose", "not_after_ms", "nonce")
+    __slots__ = ("subject_id", "scenario_digest", "purpose", "not_after_ms", "nonce", "source", "evidence", "uses")
     SUBJECT_ID_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
     NOT_AFTER_MS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     subject_id: str
     scenario_digest: bytes
     purpose: str
     not_after_ms: int
     nonce: bytes
-    def __init__(self, subject_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., purpose: _Optional[str] = ..., not_after_ms: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    source: _scenario_pb2.ConsentSource
+    evidence: bytes
+    uses: int
+    def __init__(self, subject_id: _Optional[str] = ..., scenario_digest: _Optional[bytes] = ..., purpose: _Optional[str] = ..., not_after_ms: _Optional[int] = ..., nonce: _Optional[bytes] = ..., source: _Optional[_Union[_scenario_pb2.ConsentSource, str]] = ..., evidence: _Optional[bytes] = ..., uses: _Optional[int] = ...) -> None: ...
 
 class SealedInput(_message.Message):
     __slots__ = ("party", "sealed")
@@ -303,7 +330,7 @@ class Fee(_message.Message):
     def __init__(self, units: _Optional[int] = ..., yuan: _Optional[str] = ..., entry: _Optional[int] = ...) -> None: ...
 
 class JobView(_message.Message):
-    __slots__ = ("job_id", "kind", "state", "created_ms", "stages", "failure", "plan_digest", "engine", "isolation", "fee", "trail", "request_id", "submitter", "parties", "deadline_s")
+    __slots__ = ("job_id", "kind", "state", "created_ms", "stages", "failure", "plan_digest", "engine", "isolation", "fee", "trail", "request_id", "submitter", "parties", "deadline_s", "environment")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -319,6 +346,7 @@ class JobView(_message.Message):
     SUBMITTER_FIELD_NUMBER: _ClassVar[int]
     PARTIES_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     kind: _scenario_pb2.JobKind
     state: JobState
@@ -334,7 +362,8 @@ class JobView(_message.Message):
     submitter: str
     parties: _containers.RepeatedScalarFieldContainer[str]
     deadline_s: int
-    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., state: _Optional[_Union[JobState, str]] = ..., created_ms: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., plan_digest: _Optional[bytes] = ..., engine: _Optional[str] = ..., isolation: _Optional[str] = ..., fee: _Optional[_Union[Fee, _Mapping]] = ..., trail: _Optional[_Iterable[_Union[TrailEntry, _Mapping]]] = ..., request_id: _Optional[str] = ..., submitter: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., deadline_s: _Optional[int] = ...) -> None: ...
+    environment: Environment
+    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., state: _Optional[_Union[JobState, str]] = ..., created_ms: _Optional[int] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., failure: _Optional[_Union[_common_pb2.Failure, _Mapping]] = ..., plan_digest: _Optional[bytes] = ..., engine: _Optional[str] = ..., isolation: _Optional[str] = ..., fee: _Optional[_Union[Fee, _Mapping]] = ..., trail: _Optional[_Iterable[_Union[TrailEntry, _Mapping]]] = ..., request_id: _Optional[str] = ..., submitter: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., deadline_s: _Optional[int] = ..., environment: _Optional[_Union[Environment, str]] = ...) -> None: ...
 
 class Reveal(_message.Message):
     __slots__ = ("party", "what", "what_zh")
@@ -347,7 +376,7 @@ class Reveal(_message.Message):
     def __init__(self, party: _Optional[str] = ..., what: _Optional[str] = ..., what_zh: _Optional[str] = ...) -> None: ...
 
 class PlanView(_message.Message):
-    __slots__ = ("job_id", "kind", "engine", "parties", "reveals", "expected_s", "expected_bytes", "expected_mib", "deadline_s", "units_at_most", "yuan_at_most", "outputs", "note")
+    __slots__ = ("job_id", "kind", "engine", "parties", "reveals", "expected_s", "expected_bytes", "expected_mib", "deadline_s", "units_at_most", "yuan_at_most", "outputs", "note", "environment", "recipe")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +390,8 @@ class PlanView(_message.Message):
     YUAN_AT_MOST_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     kind: _scenario_pb2.JobKind
     engine: str
@@ -374,7 +405,9 @@ class PlanView(_message.Message):
     yuan_at_most: str
     outputs: _containers.RepeatedCompositeFieldContainer[_scenario_pb2.OutputRule]
     note: str
-    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., engine: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., reveals: _Optional[_Iterable[_Union[Reveal, _Mapping]]] = ..., expected_s: _Optional[int] = ..., expected_bytes: _Optional[int] = ..., expected_mib: _Optional[int] = ..., deadline_s: _Optional[int] = ..., units_at_most: _Optional[int] = ..., yuan_at_most: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., note: _Optional[str] = ...) -> None: ...
+    environment: Environment
+    recipe: bytes
+    def __init__(self, job_id: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., engine: _Optional[str] = ..., parties: _Optional[_Iterable[str]] = ..., reveals: _Optional[_Iterable[_Union[Reveal, _Mapping]]] = ..., expected_s: _Optional[int] = ..., expected_bytes: _Optional[int] = ..., expected_mib: _Optional[int] = ..., deadline_s: _Optional[int] = ..., units_at_most: _Optional[int] = ..., yuan_at_most: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., note: _Optional[str] = ..., environment: _Optional[_Union[Environment, str]] = ..., recipe: _Optional[bytes] = ...) -> None: ...
 
 class JobQuery(_message.Message):
     __slots__ = ("job_id",)

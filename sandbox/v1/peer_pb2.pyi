@@ -58,7 +58,7 @@ class Party(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., role: _Optional[_Union[PartyRole, str]] = ..., dataset: _Optional[_Union[_job_pb2.DatasetRef, _Mapping]] = ..., content_hash: _Optional[bytes] = ..., fields: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("job_id", "proposer", "kind", "scenario_digest", "submission_digest", "parties", "engine", "outputs", "recipient", "recipient_node", "deadline_s", "reveals", "isolation", "time_ms")
+    __slots__ = ("job_id", "proposer", "kind", "scenario_digest", "submission_digest", "parties", "engine", "outputs", "recipient", "recipient_node", "deadline_s", "reveals", "isolation", "time_ms", "environment")
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     PROPOSER_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -73,6 +73,7 @@ class Plan(_message.Message):
     REVEALS_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     job_id: str
     proposer: str
     kind: _scenario_pb2.JobKind
@@ -87,17 +88,20 @@ class Plan(_message.Message):
     reveals: _containers.RepeatedCompositeFieldContainer[_job_pb2.Reveal]
     isolation: str
     time_ms: int
-    def __init__(self, job_id: _Optional[str] = ..., proposer: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., scenario_digest: _Optional[bytes] = ..., submission_digest: _Optional[bytes] = ..., parties: _Optional[_Iterable[_Union[Party, _Mapping]]] = ..., engine: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., recipient: _Optional[str] = ..., recipient_node: _Optional[str] = ..., deadline_s: _Optional[int] = ..., reveals: _Optional[_Iterable[_Union[_job_pb2.Reveal, _Mapping]]] = ..., isolation: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+    environment: _job_pb2.Environment
+    def __init__(self, job_id: _Optional[str] = ..., proposer: _Optional[str] = ..., kind: _Optional[_Union[_scenario_pb2.JobKind, str]] = ..., scenario_digest: _Optional[bytes] = ..., submission_digest: _Optional[bytes] = ..., parties: _Optional[_Iterable[_Union[Party, _Mapping]]] = ..., engine: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[_scenario_pb2.OutputRule, _Mapping]]] = ..., recipient: _Optional[str] = ..., recipient_node: _Optional[str] = ..., deadline_s: _Optional[int] = ..., reveals: _Optional[_Iterable[_Union[_job_pb2.Reveal, _Mapping]]] = ..., isolation: _Optional[str] = ..., time_ms: _Optional[int] = ..., environment: _Optional[_Union[_job_pb2.Environment, str]] = ...) -> None: ...
 
 class Proposal(_message.Message):
-    __slots__ = ("plan", "submission", "commitment")
+    __slots__ = ("plan", "submission", "commitment", "versions")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     SUBMISSION_FIELD_NUMBER: _ClassVar[int]
     COMMITMENT_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     plan: bytes
     submission: _common_pb2.Signed
     commitment: bytes
-    def __init__(self, plan: _Optional[bytes] = ..., submission: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., commitment: _Optional[bytes] = ...) -> None: ...
+    versions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
+    def __init__(self, plan: _Optional[bytes] = ..., submission: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., commitment: _Optional[bytes] = ..., versions: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
 
 class Acceptance(_message.Message):
     __slots__ = ("party", "plan_digest", "commitment", "time_ms")
@@ -152,14 +156,16 @@ class GrantStatement(_message.Message):
     def __init__(self, party: _Optional[str] = ..., job_id: _Optional[str] = ..., plan_digest: _Optional[bytes] = ..., recipient: _Optional[str] = ..., round: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class ScenarioBundle(_message.Message):
-    __slots__ = ("scenario", "approvals", "revocations")
+    __slots__ = ("scenario", "approvals", "notices", "versions")
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
-    REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     scenario: _common_pb2.Signed
     approvals: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
-    revocations: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
-    def __init__(self, scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approvals: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ..., revocations: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
+    notices: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
+    versions: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
+    def __init__(self, scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approvals: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ..., notices: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ..., versions: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("to", "job_id", "purpose", "connection", "ephemeral_key", "own_certificate", "peer_certificate", "seal", "answers", "time_ms")
@@ -251,6 +257,38 @@ class ShareResponse(_message.Message):
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[_common_pb2.Signed]
     def __init__(self, approvals: _Optional[_Iterable[_Union[_common_pb2.Signed, _Mapping]]] = ...) -> None: ...
+
+class ChallengeRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class ChallengeResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProduceRequest(_message.Message):
+    __slots__ = ("signed", "chunk")
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    chunk: bytes
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
+
+class ProduceResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WithdrawRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class WithdrawResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class PingQuery(_message.Message):
     __slots__ = ("call_back",)

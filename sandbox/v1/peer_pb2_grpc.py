@@ -50,6 +50,21 @@ class PeerServiceStub:
                 request_serializer=sandbox_dot_v1_dot_peer__pb2.ShareRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_peer__pb2.ShareResponse.FromString,
                 _registered_method=True)
+        self.Challenge = channel.unary_unary(
+                '/sandbox.v1.PeerService/Challenge',
+                request_serializer=sandbox_dot_v1_dot_peer__pb2.ChallengeRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_peer__pb2.ChallengeResponse.FromString,
+                _registered_method=True)
+        self.Produce = channel.stream_unary(
+                '/sandbox.v1.PeerService/Produce',
+                request_serializer=sandbox_dot_v1_dot_peer__pb2.ProduceRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_peer__pb2.ProduceResponse.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/sandbox.v1.PeerService/Withdraw',
+                request_serializer=sandbox_dot_v1_dot_peer__pb2.WithdrawRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_peer__pb2.WithdrawResponse.FromString,
+                _registered_method=True)
         self.Ping = channel.unary_unary(
                 '/sandbox.v1.PeerService/Ping',
                 request_serializer=sandbox_dot_v1_dot_peer__pb2.PingRequest.SerializeToString,
@@ -86,7 +101,29 @@ class PeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Share(self, request, context):
-        """Hands over a scenario with the approvals and revocations the sender holds. Body: ScenarioBundle.
+        """Hands over a scenario with the approvals and notices the sender holds. Body: ScenarioBundle.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Challenge(self, request, context):
+        """Asks the recipient's node for the letters behind what was released, or tells how far that has come.
+        Body: ChallengeNotice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Produce(self, request_iterator, context):
+        """Hands over a letter: the signed LetterUpload first, then chunks, sealed to this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """Hands over a person's withdrawal of consent. Body: SealedWithdrawal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +160,21 @@ def add_PeerServiceServicer_to_server(servicer, server):
                     servicer.Share,
                     request_deserializer=sandbox_dot_v1_dot_peer__pb2.ShareRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_peer__pb2.ShareResponse.SerializeToString,
+            ),
+            'Challenge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Challenge,
+                    request_deserializer=sandbox_dot_v1_dot_peer__pb2.ChallengeRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_peer__pb2.ChallengeResponse.SerializeToString,
+            ),
+            'Produce': grpc.stream_unary_rpc_method_handler(
+                    servicer.Produce,
+                    request_deserializer=sandbox_dot_v1_dot_peer__pb2.ProduceRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_peer__pb2.ProduceResponse.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=sandbox_dot_v1_dot_peer__pb2.WithdrawRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_peer__pb2.WithdrawResponse.SerializeToString,
             ),
             'Ping': grpc.unary_unary_rpc_method_handler(
                     servicer.Ping,
@@ -217,6 +269,87 @@ class PeerService:
             '/sandbox.v1.PeerService/Share',
             sandbox_dot_v1_dot_peer__pb2.ShareRequest.SerializeToString,
             sandbox_dot_v1_dot_peer__pb2.ShareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Challenge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.PeerService/Challenge',
+            sandbox_dot_v1_dot_peer__pb2.ChallengeRequest.SerializeToString,
+            sandbox_dot_v1_dot_peer__pb2.ChallengeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Produce(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/sandbox.v1.PeerService/Produce',
+            sandbox_dot_v1_dot_peer__pb2.ProduceRequest.SerializeToString,
+            sandbox_dot_v1_dot_peer__pb2.ProduceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.PeerService/Withdraw',
+            sandbox_dot_v1_dot_peer__pb2.WithdrawRequest.SerializeToString,
+            sandbox_dot_v1_dot_peer__pb2.WithdrawResponse.FromString,
             options,
             channel_credentials,
             insecure,

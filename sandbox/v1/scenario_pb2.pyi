@@ -31,6 +31,30 @@ class VersionRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     VERSION_RULE_UNSPECIFIED: _ClassVar[VersionRule]
     VERSION_RULE_EXACT: _ClassVar[VersionRule]
+    VERSION_RULE_SAME_SCHEMA: _ClassVar[VersionRule]
+
+class ConsentSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CONSENT_SOURCE_UNSPECIFIED: _ClassVar[ConsentSource]
+    CONSENT_SOURCE_SUBJECT: _ClassVar[ConsentSource]
+    CONSENT_SOURCE_ATTESTED: _ClassVar[ConsentSource]
+    CONSENT_SOURCE_LETTER: _ClassVar[ConsentSource]
+
+class Category(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    CATEGORY_UNSPECIFIED: _ClassVar[Category]
+    CATEGORY_SHARED: _ClassVar[Category]
+    CATEGORY_OPEN: _ClassVar[Category]
+    CATEGORY_AUTHORISED: _ClassVar[Category]
+
+class NoticeKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NOTICE_KIND_UNSPECIFIED: _ClassVar[NoticeKind]
+    NOTICE_KIND_REFUSED: _ClassVar[NoticeKind]
+    NOTICE_KIND_CHANGES: _ClassVar[NoticeKind]
+    NOTICE_KIND_SUSPENDED: _ClassVar[NoticeKind]
+    NOTICE_KIND_RESUMED: _ClassVar[NoticeKind]
+    NOTICE_KIND_REVOKED: _ClassVar[NoticeKind]
 
 class ConsentRule(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,13 +77,28 @@ OUTPUT_CLASS_MODEL: OutputClass
 OUTPUT_CLASS_NOISY: OutputClass
 VERSION_RULE_UNSPECIFIED: VersionRule
 VERSION_RULE_EXACT: VersionRule
+VERSION_RULE_SAME_SCHEMA: VersionRule
+CONSENT_SOURCE_UNSPECIFIED: ConsentSource
+CONSENT_SOURCE_SUBJECT: ConsentSource
+CONSENT_SOURCE_ATTESTED: ConsentSource
+CONSENT_SOURCE_LETTER: ConsentSource
+CATEGORY_UNSPECIFIED: Category
+CATEGORY_SHARED: Category
+CATEGORY_OPEN: Category
+CATEGORY_AUTHORISED: Category
+NOTICE_KIND_UNSPECIFIED: NoticeKind
+NOTICE_KIND_REFUSED: NoticeKind
+NOTICE_KIND_CHANGES: NoticeKind
+NOTICE_KIND_SUSPENDED: NoticeKind
+NOTICE_KIND_RESUMED: NoticeKind
+NOTICE_KIND_REVOKED: NoticeKind
 CONSENT_RULE_UNSPECIFIED: ConsentRule
 CONSENT_RULE_NONE: ConsentRule
 CONSENT_RULE_TOKEN: ConsentRule
 CONSENT_RULE_HELD_LETTER: ConsentRule
 
 class DatasetUse(_message.Message):
-    __slots__ = ("code", "owner", "rule", "version", "content_hash", "key", "fields", "label", "rows")
+    __slots__ = ("code", "owner", "rule", "version", "content_hash", "key", "fields", "label", "rows", "schema_digest", "max_age_days")
     CODE_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
     RULE_FIELD_NUMBER: _ClassVar[int]
@@ -69,6 +108,8 @@ class DatasetUse(_message.Message):
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_DAYS_FIELD_NUMBER: _ClassVar[int]
     code: str
     owner: str
     rule: VersionRule
@@ -78,7 +119,23 @@ class DatasetUse(_message.Message):
     fields: _containers.RepeatedScalarFieldContainer[str]
     label: str
     rows: int
-    def __init__(self, code: _Optional[str] = ..., owner: _Optional[str] = ..., rule: _Optional[_Union[VersionRule, str]] = ..., version: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., key: _Optional[_Iterable[str]] = ..., fields: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+    schema_digest: bytes
+    max_age_days: int
+    def __init__(self, code: _Optional[str] = ..., owner: _Optional[str] = ..., rule: _Optional[_Union[VersionRule, str]] = ..., version: _Optional[int] = ..., content_hash: _Optional[bytes] = ..., key: _Optional[_Iterable[str]] = ..., fields: _Optional[_Iterable[str]] = ..., label: _Optional[str] = ..., rows: _Optional[int] = ..., schema_digest: _Optional[bytes] = ..., max_age_days: _Optional[int] = ...) -> None: ...
+
+class Outline(_message.Message):
+    __slots__ = ("data_use", "supply", "problem", "category", "field_of_use")
+    DATA_USE_FIELD_NUMBER: _ClassVar[int]
+    SUPPLY_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    FIELD_OF_USE_FIELD_NUMBER: _ClassVar[int]
+    data_use: str
+    supply: str
+    problem: str
+    category: Category
+    field_of_use: str
+    def __init__(self, data_use: _Optional[str] = ..., supply: _Optional[str] = ..., problem: _Optional[str] = ..., category: _Optional[_Union[Category, str]] = ..., field_of_use: _Optional[str] = ...) -> None: ...
 
 class Dimension(_message.Message):
     __slots__ = ("name", "column", "values", "edges", "places")
@@ -142,24 +199,38 @@ class Recipient(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., identity_key: _Optional[bytes] = ..., sealing_key: _Optional[bytes] = ...) -> None: ...
 
 class Quota(_message.Message):
-    __slots__ = ("calls_per_day", "calls_total", "rows_total")
+    __slots__ = ("calls_per_day", "calls_total", "rows_total", "rows_per_day", "people_per_day", "people_total")
     CALLS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
     CALLS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     ROWS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    ROWS_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_PER_DAY_FIELD_NUMBER: _ClassVar[int]
+    PEOPLE_TOTAL_FIELD_NUMBER: _ClassVar[int]
     calls_per_day: int
     calls_total: int
     rows_total: int
-    def __init__(self, calls_per_day: _Optional[int] = ..., calls_total: _Optional[int] = ..., rows_total: _Optional[int] = ...) -> None: ...
+    rows_per_day: int
+    people_per_day: int
+    people_total: int
+    def __init__(self, calls_per_day: _Optional[int] = ..., calls_total: _Optional[int] = ..., rows_total: _Optional[int] = ..., rows_per_day: _Optional[int] = ..., people_per_day: _Optional[int] = ..., people_total: _Optional[int] = ...) -> None: ...
 
 class Consent(_message.Message):
-    __slots__ = ("batch", "single", "issuers")
+    __slots__ = ("batch", "single", "issuers", "sources", "most_uses", "sample_permille", "letter_days")
     BATCH_FIELD_NUMBER: _ClassVar[int]
     SINGLE_FIELD_NUMBER: _ClassVar[int]
     ISSUERS_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    MOST_USES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_PERMILLE_FIELD_NUMBER: _ClassVar[int]
+    LETTER_DAYS_FIELD_NUMBER: _ClassVar[int]
     batch: ConsentRule
     single: ConsentRule
     issuers: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, batch: _Optional[_Union[ConsentRule, str]] = ..., single: _Optional[_Union[ConsentRule, str]] = ..., issuers: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    sources: _containers.RepeatedScalarFieldContainer[ConsentSource]
+    most_uses: int
+    sample_permille: int
+    letter_days: int
+    def __init__(self, batch: _Optional[_Union[ConsentRule, str]] = ..., single: _Optional[_Union[ConsentRule, str]] = ..., issuers: _Optional[_Iterable[bytes]] = ..., sources: _Optional[_Iterable[_Union[ConsentSource, str]]] = ..., most_uses: _Optional[int] = ..., sample_permille: _Optional[int] = ..., letter_days: _Optional[int] = ...) -> None: ...
 
 class PriceTerms(_message.Message):
     __slots__ = ("tariff", "coefficient", "public_good")
@@ -172,7 +243,7 @@ class PriceTerms(_message.Message):
     def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
 
 class Scenario(_message.Message):
-    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "bundles", "isolation", "epsilon_milli")
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "bundles", "isolation", "epsilon_milli", "outline", "amends")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MERCHANT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -199,6 +270,8 @@ class Scenario(_message.Message):
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
+    OUTLINE_FIELD_NUMBER: _ClassVar[int]
+    AMENDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     merchant: str
     purpose: str
@@ -225,7 +298,9 @@ class Scenario(_message.Message):
     bundles: _containers.RepeatedScalarFieldContainer[bytes]
     isolation: str
     epsilon_milli: int
-    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., bundles: _Optional[_Iterable[bytes]] = ..., isolation: _Optional[str] = ..., epsilon_milli: _Optional[int] = ...) -> None: ...
+    outline: Outline
+    amends: bytes
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., bundles: _Optional[_Iterable[bytes]] = ..., isolation: _Optional[str] = ..., epsilon_milli: _Optional[int] = ..., outline: _Optional[_Union[Outline, _Mapping]] = ..., amends: _Optional[bytes] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms", "accepts_two_contributors")
@@ -242,24 +317,60 @@ class Approval(_message.Message):
     def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., accepts_simulated: _Optional[bool] = ..., time_ms: _Optional[int] = ..., accepts_two_contributors: _Optional[bool] = ...) -> None: ...
 
 class ApprovalRecord(_message.Message):
-    __slots__ = ("approval", "approver_key")
+    __slots__ = ("approval", "approver_key", "departments")
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     APPROVER_KEY_FIELD_NUMBER: _ClassVar[int]
+    DEPARTMENTS_FIELD_NUMBER: _ClassVar[int]
     approval: _common_pb2.Signed
     approver_key: bytes
-    def __init__(self, approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approver_key: _Optional[bytes] = ...) -> None: ...
+    departments: _containers.RepeatedCompositeFieldContainer[DepartmentApproval]
+    def __init__(self, approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approver_key: _Optional[bytes] = ..., departments: _Optional[_Iterable[_Union[DepartmentApproval, _Mapping]]] = ...) -> None: ...
 
-class Revocation(_message.Message):
-    __slots__ = ("scenario_digest", "party", "reason", "time_ms")
+class DepartmentApproval(_message.Message):
+    __slots__ = ("department", "approval", "approver_key")
+    DEPARTMENT_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    APPROVER_KEY_FIELD_NUMBER: _ClassVar[int]
+    department: str
+    approval: _common_pb2.Signed
+    approver_key: bytes
+    def __init__(self, department: _Optional[str] = ..., approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approver_key: _Optional[bytes] = ...) -> None: ...
+
+class Notice(_message.Message):
+    __slots__ = ("scenario_digest", "party", "kind", "reason", "time_ms", "serial", "actor")
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARTY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
     scenario_digest: bytes
     party: str
+    kind: NoticeKind
     reason: str
     time_ms: int
-    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+    serial: int
+    actor: str
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., kind: _Optional[_Union[NoticeKind, str]] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ..., serial: _Optional[int] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class VersionNotice(_message.Message):
+    __slots__ = ("code", "version", "owner", "content_hash", "schema_digest", "rows", "created_ms")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_HASH_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    version: int
+    owner: str
+    content_hash: bytes
+    schema_digest: bytes
+    rows: int
+    created_ms: int
+    def __init__(self, code: _Optional[str] = ..., version: _Optional[int] = ..., owner: _Optional[str] = ..., content_hash: _Optional[bytes] = ..., schema_digest: _Optional[bytes] = ..., rows: _Optional[int] = ..., created_ms: _Optional[int] = ...) -> None: ...
 
 class ScenarioApplication(_message.Message):
     __slots__ = ("scenario",)
@@ -273,13 +384,27 @@ class ApprovalDecision(_message.Message):
     approval: _common_pb2.Signed
     def __init__(self, approval: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
 
-class RevocationNotice(_message.Message):
-    __slots__ = ("scenario_digest", "reason")
+class Announcement(_message.Message):
+    __slots__ = ("scenario_digest", "kind", "reason")
     SCENARIO_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     scenario_digest: bytes
+    kind: NoticeKind
     reason: str
-    def __init__(self, scenario_digest: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, scenario_digest: _Optional[bytes] = ..., kind: _Optional[_Union[NoticeKind, str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class NoticeView(_message.Message):
+    __slots__ = ("party", "kind", "reason", "time_ms")
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    party: str
+    kind: NoticeKind
+    reason: str
+    time_ms: int
+    def __init__(self, party: _Optional[str] = ..., kind: _Optional[_Union[NoticeKind, str]] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
 
 class ListQuery(_message.Message):
     __slots__ = ("after", "limit")
@@ -290,18 +415,22 @@ class ListQuery(_message.Message):
     def __init__(self, after: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class ScenarioView(_message.Message):
-    __slots__ = ("digest", "scenario", "approved_by", "awaiting", "state")
+    __slots__ = ("digest", "scenario", "approved_by", "awaiting", "state", "awaiting_departments", "notices")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
     AWAITING_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    AWAITING_DEPARTMENTS_FIELD_NUMBER: _ClassVar[int]
+    NOTICES_FIELD_NUMBER: _ClassVar[int]
     digest: bytes
     scenario: _common_pb2.Signed
     approved_by: _containers.RepeatedScalarFieldContainer[str]
     awaiting: _containers.RepeatedScalarFieldContainer[str]
     state: str
-    def __init__(self, digest: _Optional[bytes] = ..., scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approved_by: _Optional[_Iterable[str]] = ..., awaiting: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ...) -> None: ...
+    awaiting_departments: _containers.RepeatedScalarFieldContainer[str]
+    notices: _containers.RepeatedCompositeFieldContainer[NoticeView]
+    def __init__(self, digest: _Optional[bytes] = ..., scenario: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., approved_by: _Optional[_Iterable[str]] = ..., awaiting: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., awaiting_departments: _Optional[_Iterable[str]] = ..., notices: _Optional[_Iterable[_Union[NoticeView, _Mapping]]] = ...) -> None: ...
 
 class ApplyScenarioRequest(_message.Message):
     __slots__ = ("signed",)
@@ -339,13 +468,13 @@ class ListScenariosResponse(_message.Message):
     scenarios: _containers.RepeatedCompositeFieldContainer[ScenarioView]
     def __init__(self, scenarios: _Optional[_Iterable[_Union[ScenarioView, _Mapping]]] = ...) -> None: ...
 
-class RevokeScenarioRequest(_message.Message):
+class NotifyScenarioRequest(_message.Message):
     __slots__ = ("signed",)
     SIGNED_FIELD_NUMBER: _ClassVar[int]
     signed: _common_pb2.Signed
     def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
 
-class RevokeScenarioResponse(_message.Message):
+class NotifyScenarioResponse(_message.Message):
     __slots__ = ("scenario",)
     SCENARIO_FIELD_NUMBER: _ClassVar[int]
     scenario: ScenarioView

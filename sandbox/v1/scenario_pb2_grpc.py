@@ -50,10 +50,10 @@ class ScenarioServiceStub:
                 request_serializer=sandbox_dot_v1_dot_scenario__pb2.ListScenariosRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_scenario__pb2.ListScenariosResponse.FromString,
                 _registered_method=True)
-        self.RevokeScenario = channel.unary_unary(
-                '/sandbox.v1.ScenarioService/RevokeScenario',
-                request_serializer=sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioRequest.SerializeToString,
-                response_deserializer=sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioResponse.FromString,
+        self.NotifyScenario = channel.unary_unary(
+                '/sandbox.v1.ScenarioService/NotifyScenario',
+                request_serializer=sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioResponse.FromString,
                 _registered_method=True)
 
 
@@ -88,9 +88,12 @@ class ScenarioServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RevokeScenario(self, request, context):
-        """Revokes: no job is admitted after, running ones are cancelled, other parties are told. Body: RevocationNotice.
+    def NotifyScenario(self, request, context):
+        """Says something about a scenario in the name of this node's organisation, with a reason, and tells the other parties:
+        refuses it or asks for changes before it is approved; suspends, resumes or revokes it afterwards. After a suspension
+        or revocation no job is admitted and running ones are cancelled. Body: Announcement.
         NOT_FOUND, PERMISSION_DENIED
+        FAILED_PRECONDITION  it means nothing where the scenario stands
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,10 +117,10 @@ def add_ScenarioServiceServicer_to_server(servicer, server):
                     request_deserializer=sandbox_dot_v1_dot_scenario__pb2.ListScenariosRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_scenario__pb2.ListScenariosResponse.SerializeToString,
             ),
-            'RevokeScenario': grpc.unary_unary_rpc_method_handler(
-                    servicer.RevokeScenario,
-                    request_deserializer=sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioRequest.FromString,
-                    response_serializer=sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioResponse.SerializeToString,
+            'NotifyScenario': grpc.unary_unary_rpc_method_handler(
+                    servicer.NotifyScenario,
+                    request_deserializer=sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -213,7 +216,7 @@ class ScenarioService:
             _registered_method=True)
 
     @staticmethod
-    def RevokeScenario(request,
+    def NotifyScenario(request,
             target,
             options=(),
             channel_credentials=None,
@@ -226,9 +229,9 @@ class ScenarioService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/sandbox.v1.ScenarioService/RevokeScenario',
-            sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioRequest.SerializeToString,
-            sandbox_dot_v1_dot_scenario__pb2.RevokeScenarioResponse.FromString,
+            '/sandbox.v1.ScenarioService/NotifyScenario',
+            sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioRequest.SerializeToString,
+            sandbox_dot_v1_dot_scenario__pb2.NotifyScenarioResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -52,8 +52,17 @@ names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_si
     st.lists(st.builds(field, names, st.sampled_from(FieldType)), min_size=1, max_size=5, unique_by=lambda f: f.name)
 )
 def test_the_canonical_form_reads_back(fields: list[Field]) -> None:
-    key = Field("\N{CIRCLED NUMBER EIGHTY ON BLACK SQUARE}", FieldType.DATE, "m", "元", Grade.L4, "x", Decimal("0.250"))
-    other = replace(key, name="\N{SNOWMAN}", type=FieldType.STRING, format=KeyFormat.PHONE, invalid=WhenInvalid.KEEP)
+    key = Field(
+        "\N{CIRCLED NUMBER EIGHTY ON BLACK SQUARE}", FieldType.DATE, "m", "元", Grade.L4, "hash", Decimal("0.250")
+    )
+    other = replace(
+        key,
+        name="\N{SNOWMAN}",
+        type=FieldType.STRING,
+        masking="mask:3,4",
+        format=KeyFormat.PHONE,
+        invalid=WhenInvalid.KEEP,
+    )
     whole = Schema((*fields, key, other), (other.name, key.name))
     again = parse_schema(schema_bytes(whole))
     assert again == whole
@@ -67,7 +76,8 @@ def test_the_digest_covers_every_member() -> None:
         text(meaning="x"),
         text(unit="x"),
         text(grade="L4"),
-        text(masking="x"),
+        text(masking="hash"),
+        text(masking="mask:3,4"),
         text(price_coefficient="0.5"),
         text(format="id_number"),
         text(format="id_number", invalid="keep"),

@@ -38,6 +38,7 @@ def test_no_command_is_lost() -> None:
     nouns = {
         "": "init serve doctor demo",
         "peer ": "export show add list",
+        "node ": "rotate-key split-key join-key show-key open-share",
         "key ": "new export register revoke list",
         "dataset ": "register list show destroy",
         "model ": "pack show try upload list",

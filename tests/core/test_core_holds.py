@@ -20,7 +20,7 @@ from sandbox.gate.judge import Evidence
 from sandbox.holds import Holds
 from sandbox.home import Home, init
 from sandbox.ledger import Ledger
-from sandbox.model import Decision, GrantStatement, RawResult, ReviewDecision, ReviewVerdict, Revocation, State
+from sandbox.model import Decision, GrantStatement, Notice, NoticeKind, RawResult, ReviewDecision, ReviewVerdict, State
 from sandbox.peer.failures import failure_of
 from sandbox.policy import book
 from sandbox.record import Job
@@ -174,10 +174,10 @@ def test_nobody_speaks_out_of_turn(desk: Desk, party: str, which: str) -> None:
 def test_under_a_scenario_that_ended_nothing_is_held_any_longer(desk: Desk) -> None:
     job = desk.hold("over")
     digest = job.plan.scenario_digest
-    value = Revocation(digest, "bank", "", signed.now_ms())
+    value = Notice(digest, "bank", NoticeKind.REVOKED, "over", signed.now_ms(), 1, "bank")
     with desk.ledger.store.write() as conn:
-        revocation = signed.sign(desk.home.keys.identity, "revocation", value)
-        book.revoke(conn, revocation, desk.home.keys.identity.public, "bank")
+        revocation = signed.sign(desk.home.keys.identity, "notice", value)
+        book.notify(conn, revocation, desk.home.keys.identity.public, "bank")
     asyncio.run(desk.holds.tend_all())
     assert desk.state(job) is State.REFUSED and ("operator", "cancelled") in desk.links.said
 

@@ -22,8 +22,9 @@ from sandbox.model import (
     Approval,
     ApprovalRecord,
     JobSubmission,
+    Notice,
+    NoticeKind,
     RawResult,
-    Revocation,
     Signed,
     State,
     TrailEntry,
@@ -72,7 +73,7 @@ def made(ledger: Ledger, request_id: str, **changes: Any) -> Job:
             vouched = ApprovalRecord(approval, OTHER.public.to_bytes())
             statement = signed.sign(ledger.keys.identity, "approval-record", vouched)
             book.approve(conn, statement, ledger.keys.identity.public, party)
-        job = record.create(conn, call, plan, wire.encode(plan))
+        job = record.create(conn, call, plan, wire.encode(plan), b"r" * 32)
         quota.reserve(conn, job.job_id, digest, 600, now)
         ledger.enter(conn, "admitted", job, {})
         record.move(conn, job.job_id, State.RUNNING)
@@ -104,9 +105,10 @@ def test_a_job_is_taken_up_so_often_and_no_more(ledger: Ledger) -> None:
 def test_under_a_scenario_that_ended_meanwhile_nothing_is_taken_up(ledger: Ledger) -> None:
     job = made(ledger, "revoked")
     digest = job.plan.scenario_digest
-    revocation = signed.sign(ledger.keys.identity, "revocation", Revocation(digest, "bank", "", signed.now_ms()))
+    notice = Notice(digest, "bank", NoticeKind.REVOKED, "over", signed.now_ms(), 1, "bank")
+    revocation = signed.sign(ledger.keys.identity, "notice", notice)
     with ledger.store.write() as conn:
-        book.revoke(conn, revocation, ledger.keys.identity.public, "bank")
+        book.notify(conn, revocation, ledger.keys.identity.public, "bank")
     with pytest.raises(PolicyRefused, match="not active any more") as refusal:
         asyncio.run(ledger.resumed(job, RESUMES))
     assert refusal.value.stage == "resume" and whats(ledger, job) == ["admitted"]
@@ -126,6 +128,8 @@ def test_quota_is_spent_once_and_parts_that_are_asked_again_count_again(ledger: 
     job = made(ledger, "again")
     row = {"code": LEFT.code, "version": LEFT.version, "name": "loans", "schema_json": b"{}", "rows": 601}
     row |= {"content_hash": b"L" * 32, "state": "active", "created_ms": 0, "licence": "", "retention_days": 0}
+    row |= {"schema_digest": bytes(32), "department": "", "domain": "", "keywords": "", "update_days": 0, "as_of": ""}
+    row |= {"visible_to": "", "profile": b"{}", "words": "loans"}
     with ledger.store.write() as conn:
         conn.execute(insert(datasets).values(**row))
     for _ in range(3):

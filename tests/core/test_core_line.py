@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sandbox.errors import Interrupted, JobFailed, PartyFailed, SandboxError
-from sandbox.model import JobKind, OutputClass, PartyRole, RawResult, State
+from sandbox.model import Environment, JobKind, OutputClass, PartyRole, RawResult, State
 from sandbox.pipeline import RESUMES, Live, Pipeline
 
 RAW = RawResult({"rows": 20, "group.aligned": 20}, {}, {})
@@ -87,6 +87,7 @@ class Recorder:
 
 def job(job_id: str = "a" * 32, state: State = State.RUNNING) -> Any:
     plan = SimpleNamespace(
+        environment=Environment.PRODUCTION,
         kind=JobKind.SCORE,
         outputs=(SimpleNamespace(name="scores", class_=OutputClass.ROW_CONSENTED, reviewed=False),),
         parties=(

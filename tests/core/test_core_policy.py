@@ -66,6 +66,7 @@ from sandbox.model import (
     SealedInput,
     State,
     TrainSpec,
+    VersionRule,
 )
 from sandbox.policy import quota
 from sandbox.policy.admit import REFUSALS, Choices, Earlier, Facts, OwnDataset, Used, admit, agree, rows_needed
@@ -255,6 +256,7 @@ def departmental(count: int = 3, **changes: Any) -> Facts:
     return facts(standing=standing(scenario=departments(count), **changes))
 
 
+BY_RULE = replace(BANK_USE, rule=VersionRule.SAME_SCHEMA, version=0, content_hash=b"", schema_digest=b"C" * 32)
 REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
     ("unknown", psi(), facts(standing=None), BANK),
     ("awaiting", psi(), facts(standing=standing(approved_by={"bank": Given(True, True)})), BANK),
@@ -288,6 +290,8 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
     ("columns", totals(groups=("late_band",)), departmental(), BANK),
     ("bundle", CODE, replace(held(**{**MODELS, "bundles": (b"X" * 32,)}), engines={"jail": ""}), BANK),
     ("untested", QUERY, replace(confining(Level.CONFINED), test_before_production=True), BANK),
+    ("untested", psi(), facts(test_before_production=True), BANK),
+    ("version", psi(), held(datasets=(BY_RULE, OPERATOR_USE)), BANK),
     ("proposer", QUERY, confining(Level.CONFINED), Choices("operator")),
     ("dataset", replace(QUERY, kind=QuerySpec(THIRD, "SELECT 1")), confining(Level.CONFINED), BANK),
     ("recipient", QUERY, confining(Level.CONFINED, recipient=replace(ONE.recipient, node_id="operator")), BANK),
@@ -367,7 +371,7 @@ def test_a_level_that_is_not_reached_is_refused_with_what_is_missing(
 
 
 def test_a_statement_uses_the_rows_of_its_dataset() -> None:
-    assert rows_needed(QUERY, confining(Level.CONFINED)) == rows_needed(CODE, facts()) == 600
+    assert rows_needed(QUERY, [LEFT], confining(Level.CONFINED)) == rows_needed(CODE, [LEFT], facts()) == 600
     used = Used(0, 0, ONE.quota.rows_total - 599, frozenset())
     with pytest.raises(BudgetSpent, match="rows are used up"):
         plan_of(QUERY, replace(confining(Level.CONFINED), used=used))
@@ -410,10 +414,10 @@ def test_quotas_hold_to_the_last_call_and_row() -> None:
 
 
 def test_rows_needed_are_those_of_this_node() -> None:
-    assert rows_needed(psi(), facts()) == 600
-    assert rows_needed(TRAIN, facts(earlier=ALIGNED_JOB)) == 480
-    assert rows_needed(BATCH, facts(earlier=MODEL_JOB)) == 480
-    assert rows_needed(SINGLE, facts(earlier=MODEL_JOB)) == 1
+    assert rows_needed(psi(), [LEFT], facts()) == 600
+    assert rows_needed(TRAIN, [], facts(earlier=ALIGNED_JOB)) == 480
+    assert rows_needed(BATCH, [], facts(earlier=MODEL_JOB)) == 480
+    assert rows_needed(SINGLE, [], facts(earlier=MODEL_JOB)) == 1
 
 
 def test_engines_are_chosen_best_first_and_never_silently_replaced() -> None:

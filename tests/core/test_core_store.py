@@ -246,7 +246,7 @@ def job(store: Store) -> Job:
     call = signed.sign_call(OFFICER, "bank", "/sandbox.v1.JobService/SubmitJob", JobSubmission(psi()))
     plan = admit(psi(), JOB, signed.digest("call", call), facts(), BANK)
     with store.write() as conn:
-        made = record.create(conn, call, plan, wire.encode(plan))
+        made = record.create(conn, call, plan, wire.encode(plan), b"r" * 32)
         record.stage(conn, JOB, "compute", 1234, 987_654)
         record.people(conn, JOB, 4711)
         record.charge(conn, JOB, Fee(4711, "471.10", 3))
@@ -312,7 +312,7 @@ def test_job_ids_are_equal_everywhere_and_pages_go_on(store: Store, job: Job) ->
         for number in range(4):
             call = signed.sign_call(OFFICER, "bank", "/m", JobSubmission(psi(request_id=f"r{number}")))
             plan = replace(job.plan, job_id=f"{number:032x}")
-            ids.append(record.create(conn, call, plan, wire.encode(plan)).job_id)
+            ids.append(record.create(conn, call, plan, wire.encode(plan), b"r" * 32).job_id)
         conn.execute(update(jobs).values(created_ms=job.created_ms))
         seen: list[str] = []
         while page := record.mine(conn, OFFICER.public.key_id, seen[-1] if seen else "", 2):

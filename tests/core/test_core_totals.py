@@ -82,7 +82,7 @@ def test_all_owners_take_part_with_the_columns_that_are_used() -> None:
         ["totals"],
     )
     assert [reveal.party for reveal in plan.reveals] == [*EVERYBODY, "recipient"]
-    assert rows_needed(totals(), known()) == 600
+    assert rows_needed(totals(), [LEFT], known()) == 600
 
 
 @pytest.mark.parametrize("missing", [(LEFT, RIGHT), (LEFT, THIRD)])
@@ -187,7 +187,7 @@ def test_another_owner_admits_the_same_plan() -> None:
     for name, ref, digest in (("operator", RIGHT, b"R"), ("witness", THIRD, b"T")):
         at = known(node_id=name, own={ref: OwnDataset(digest * 32, 5, True)})
         assert plan_of(totals(), at, Choices("bank", "paillier", 900, NOW, (LEFT, RIGHT, THIRD))) == plan
-        assert rows_needed(totals(), at) == 5
+        assert rows_needed(totals(), [ref], at) == 5
     with pytest.raises(Unavailable, match="funds version 3"):
         plan_of(totals(), known(node_id="witness", own={}), Choices("bank", "paillier", 900, NOW))
 
@@ -210,7 +210,7 @@ def test_over_an_alignment_each_side_brings_its_part() -> None:
     ]
     assert KINDS[plan.kind].key_holder(plan, OVER, departments()) == "bank"
     assert KINDS[plan.kind].shares(plan, OVER, departments()) == {"bank": ("operator",)}
-    assert rows_needed(OVER, known(earlier=aligned())) == 480
+    assert rows_needed(OVER, [], known(earlier=aligned())) == 480
 
 
 def test_over_an_alignment_two_are_enough_without_anybodys_word() -> None:

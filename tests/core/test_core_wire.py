@@ -28,9 +28,19 @@ from sandbox.model import (
     Signed,
     TrainSpec,
 )
-from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, job_pb2, model_pb2, peer_pb2, review_pb2, scenario_pb2
+from sandbox.v1 import (
+    audit_pb2,
+    catalog_pb2,
+    common_pb2,
+    consent_pb2,
+    job_pb2,
+    model_pb2,
+    peer_pb2,
+    review_pb2,
+    scenario_pb2,
+)
 
-MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2, review_pb2, model_pb2)
+MODULES = (common_pb2, scenario_pb2, job_pb2, catalog_pb2, audit_pb2, peer_pb2, review_pb2, model_pb2, consent_pb2)
 MESSAGES = {name: d for module in MODULES for name, d in module.DESCRIPTOR.message_types_by_name.items()}
 SHAPES = {shape.__name__: shape for shape in shapes()}
 INTEGERS = (Field.TYPE_UINT32, Field.TYPE_UINT64, Field.TYPE_INT64, Field.TYPE_SINT64)

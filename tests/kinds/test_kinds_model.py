@@ -509,7 +509,7 @@ class Owner:
         )
         with self.ledger.store.write() as conn:
             book.file(conn, application, Floors(1, 1, 1))
-            job = record.create(conn, call, made, wire.encode(made))
+            job = record.create(conn, call, made, wire.encode(made), b"r" * 32)
             record.move(conn, job.job_id, State.RUNNING)
             return job
 

@@ -1,0 +1,75 @@
+"""The end of a dataset version: its key first, then its chunks, everything derived from it, and an entry that says so.
+
+Security:  the key is gone with the commit; what a crash leaves of the chunks is noise, and swept at the next start.
+Not here:  who may ask for it (api), when it is due by itself (catalog.retention).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, update
+
+from sandbox import record, review
+from sandbox.catalog import artefacts, cache, entries, vault
+from sandbox.catalog.test_rows import TWINS
+from sandbox.errors import IntegrityFailed, NotFound, WrongState
+from sandbox.ledger import Ledger
+from sandbox.model import DatasetRef
+from sandbox.store import datasets, twins
+
+Remember = Callable[[Connection], None]
+
+
+def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remember: Remember) -> int:
+    """Destroy a version and return the index of the entry; destroyed already, that of the first time.
+
+    Raises:
+        WrongState: a running job uses it.
+        NotFound: there is none.
+    """
+    reference = DatasetRef(code, version)
+    directory = vault.version_dir(ledger.home / "vault", code, version)
+    with ledger.store.write() as conn:
+        remember(conn)
+        row = entries.find(conn, code, version)
+        if row.state != "active":
+            return int(row.destroyed_entry)
+        for job_id in record.unfinished(conn):
+            if any(party.dataset == reference for party in record.read(conn, job_id).plan.parties):
+                raise WrongState(tell=f"job {job_id} is using it", hint="wait for the job, or cancel it")
+        key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
+        try:
+            chunks, verified = len(vault.read_manifest(directory, key).chunks), "yes"
+        except IntegrityFailed:  # what was damaged must go as well
+            chunks, verified = len(list(directory.glob("*.sealed"))), "no"
+        derived = record.using(conn, reference)  # what was derived from the rows goes too
+        for job_id in derived:
+            artefacts.drop(conn, ledger.home / "artefacts", job_id)
+        review.forget(conn, derived)
+        cache.forget_source(conn, ledger.home / "cache", bytes(row.content_hash))
+        facts = {
+            "code": code,
+            "version": str(version),
+            "content_hash": bytes(row.content_hash).hex(),
+            "chunks": str(chunks),
+            "verified": verified,
+            "why": why,
+        }
+        index = ledger.enter_other(conn, "destroyed", actor, facts)
+        same = (datasets.c.code == code) & (datasets.c.version == version)
+        gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
+        conn.execute(update(datasets).where(same).values(**gone))
+        twin = (twins.c.code == code) & (twins.c.version == version)
+        conn.execute(update(twins).where(twin).values(wrapped_key=None))  # what it cost stays known
+    vault.destroy(directory, key)  # noise since the commit above; gone now
+    drop_twin(ledger, code, version)
+    return index
+
+
+def drop_twin(ledger: Ledger, code: str, version: int) -> None:
+    """Remove the rows of a twin, if there are any."""
+    try:
+        vault.destroy(vault.version_dir(ledger.home / TWINS, code, version), None)
+    except NotFound:
+        return

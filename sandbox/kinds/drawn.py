@@ -1,0 +1,43 @@
+"""Whose letters an owner will ask for, where rows about many people leave on letters that another party holds.
+
+    worker of a score   draw ── artefact DRAWN, sealed at this owner ── after the release: ``sandbox.letters``
+
+Source:    as many as the scenario's ``sample_permille`` of the people, rounded up; at least 1, at most ``MOST``.
+Security:  drawn from the operating system's randomness, where the rows are, and kept under a key of its own until the
+           job is released; the party that holds the letters learns of it only then, and cannot have known before. Who
+           was drawn for a job that is not released is destroyed with the job's other artefacts.
+Not here:  outputs of intersections: there the owner does not learn which of its people are in them.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from sandbox.kinds.kind import Task
+from sandbox.model import ConsentRule, Environment
+
+DRAWN: Final = "drawn"
+MOST: Final = 50
+
+
+def how_many(people: int, permille: int) -> int:
+    """Return for how many of ``people`` letters are to be produced."""
+    return min(people, MOST, max(1, -(-people * permille // 1000)))
+
+
+def draw(task: Task, rows: NDArray[np.int64]) -> None:
+    """Draw from the people at ``rows``, and keep whom; nothing where no letters stand behind them."""
+    is_asked = task.scenario.consent.batch is ConsentRule.HELD_LETTER
+    is_here = task.me != task.plan.recipient_node  # an owner asks others for letters, not itself
+    if not (is_asked and is_here and len(rows) and task.plan.environment is Environment.PRODUCTION):
+        return
+    count = how_many(len(rows), task.scenario.consent.sample_permille)
+    places = secrets.SystemRandom().sample(range(len(rows)), count)
+    people = task.keys().take(pa.array(rows[places]))
+    task.keep(DRAWN, json.dumps(people.to_pylist()).encode())

@@ -1,0 +1,114 @@
+"""Makes the twin of a dataset version: a worker measures and seals, one transaction notes what it cost.
+
+Source:    the two environments (测试/生产双环境); the budget: ``catalog.twin.budget``.
+Security:  a version is measured once. Its budget stands in the catalogue from then on, also after the twin is gone,
+           and a twin that is made anew is made from the same measurements. Measurements that never got here were seen
+           by nobody and cost nothing.
+Errors:    ``WrongState`` for another budget than the version was measured under, or a version that is destroyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from sandbox import custody, signed
+from sandbox.catalog import entries, twin_rows, vault
+from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.chores import chore
+from sandbox.errors import InvalidSpec, WrongState
+from sandbox.ledger import Ledger
+from sandbox.model import TwinOrder
+from sandbox.runner import Runner
+from sandbox.store import twins
+
+MOST_ROWS: Final = 1_000_000
+MOST_EPSILON_MILLI: Final = 10_000
+
+
+class Twinning:
+    """Twins of this node's datasets."""
+
+    def __init__(self, ledger: Ledger, runner: Runner) -> None:
+        self._ledger, self._runner = ledger, runner
+        self._one_at_a_time = asyncio.Lock()
+
+    async def make(self, order: TwinOrder, actor: str, remember: Callable[[Connection], None]) -> None:
+        """Make a twin, or make it anew.
+
+        Raises:
+            InvalidSpec, NotFound, WrongState: there cannot be such a twin.
+        """
+        if not 0 <= order.rows <= MOST_ROWS:
+            raise InvalidSpec(tell=f"rows must be 0 to {MOST_ROWS}")
+        ledger = self._ledger
+
+        def look(conn: Connection) -> tuple[Row[Any], Row[Any] | None]:
+            remember(conn)
+            row = entries.find(conn, order.code, order.version)
+            if row.state != "active":
+                raise WrongState(tell=f"dataset {order.code} version {order.version} is destroyed")
+            return row, conn.execute(select(twins).where(_same(order))).one_or_none()
+
+        async with self._one_at_a_time:
+            row, held = await ledger.write(look)
+            known = bytes(held.measurements) if held is not None else b""
+            self._check_budget(order, held)
+            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), order.code, order.version)
+            ticket = {
+                "code": order.code,
+                "version": order.version,
+                "schema": base64.b64encode(bytes(row.schema_json)).decode(),
+                "directory": str(vault.version_dir(ledger.home / "vault", order.code, order.version)),
+                "key": key.hex(),
+                "place": str(ledger.home / TWINS),
+                "test_key": test_key(ledger.home).hex(),
+                "epsilon_milli": order.epsilon_milli,
+                "rows": order.rows or min(row.rows, MOST_ROWS),
+            }
+            await asyncio.to_thread(custody.drop_twin, ledger, order.code, order.version)
+            report, measurements = twin_rows.unpacked(await chore(self._runner, "twin", ticket, known))
+
+            def note(conn: Connection) -> None:
+                if entries.find(conn, order.code, order.version).state != "active":
+                    raise WrongState(tell=f"dataset {order.code} version {order.version} was destroyed meanwhile")
+                made = {
+                    "rows": report["rows"],
+                    "content_hash": bytes.fromhex(report["content_hash"]),
+                    "wrapped_key": bytes.fromhex(report["wrapped_key"]),
+                    "measurements": measurements,
+                    "created_ms": signed.now_ms(),
+                }
+                if held is None:
+                    spent = {"code": order.code, "version": order.version, "epsilon_milli": order.epsilon_milli}
+                    conn.execute(insert(twins).values(**spent, **made))
+                else:
+                    conn.execute(update(twins).where(_same(order)).values(**made))
+                charged = 0 if known else order.epsilon_milli
+                facts = {"code": order.code, "version": str(order.version), "epsilon_milli": str(charged)}
+                facts |= {"rows": str(report["rows"]), "content_hash": report["content_hash"]}
+                ledger.enter_other(conn, "twin", actor, facts)
+
+            try:
+                await ledger.write(note)
+            except BaseException:
+                await asyncio.to_thread(custody.drop_twin, ledger, order.code, order.version)
+                raise
+
+    def _check_budget(self, order: TwinOrder, held: Row[Any] | None) -> None:
+        if held is None:
+            if not 1 <= order.epsilon_milli <= MOST_EPSILON_MILLI:
+                raise InvalidSpec(tell=f"epsilon_milli must be 1 to {MOST_EPSILON_MILLI}")
+        elif order.epsilon_milli not in (0, held.epsilon_milli):
+            raise WrongState(
+                tell=f"this version was measured under a budget of {held.epsilon_milli} thousandths already",
+                hint="a version is measured once: ask for the twin without a budget, or register a new version",
+            )
+
+
+def _same(order: TwinOrder) -> Any:
+    return (twins.c.code == order.code) & (twins.c.version == order.version)
