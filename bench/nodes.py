@@ -26,6 +26,7 @@ from sandbox import signed
 from sandbox.client import Client
 from sandbox.demo.nodes import LocalNodes
 from sandbox.model import (
+    Category,
     Consent,
     ConsentRule,
     DatasetRef,
@@ -33,6 +34,7 @@ from sandbox.model import (
     DatasetView,
     JobKind,
     JobView,
+    Outline,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -52,6 +54,13 @@ PEOPLE: Final = {
     "operator-owner": ("operator", ["owner", "operator"]),
     "regulator": ("witness", ["operator"]),
 }
+OUTLINE: Final = Outline(
+    "ids that were made up",
+    "one file at the start of a run",
+    "how long an intersection takes",
+    Category.OPEN,
+    "measuring",
+)
 FAIR: Final = {"RAY_worker_niceness": "0"}
 APPROVERS: Final = {"operator": "operator-owner", "bank": "bank-owner", "witness": "regulator"}
 
@@ -185,12 +194,13 @@ def approve(nodes: LocalNodes, left: DatasetView, right: DatasetView) -> bytes:
             not_before_ms=now - DAY_MS,
             not_after_ms=now + DAY_MS,
             quota=Quota(10_000, 10_000, 10**12),
-            consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ()),
+            consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, (), letter_days=14),
             score_step=5,
             models_per_person=1,
             price=PriceTerms("fujian-2024", "1", True),
             accepts_simulated=False,
             nonce=secrets.token_bytes(16),
+            outline=OUTLINE,
         )
         digest = bank.apply_scenario(scenario).digest
     for node, person in APPROVERS.items():

@@ -36,6 +36,7 @@ from sandbox import signed
 from sandbox.client import Client
 from sandbox.demo.nodes import LocalNodes
 from sandbox.model import (
+    Category,
     Consent,
     ConsentRule,
     DatasetRef,
@@ -45,6 +46,7 @@ from sandbox.model import (
     JobKind,
     Measure,
     MeasureRange,
+    Outline,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -58,6 +60,13 @@ from sandbox.model import (
 OWNERS: Final = ("bank", "operator", "witness")
 GROUPS: Final = tuple(f"group {number:02d}" for number in range(100))
 RANGES: Final = {"paid": 1_000_000, "income": 5_000_000}  # fen
+OUTLINE: Final = Outline(
+    "rows that were made up",
+    "one file at the start of a run",
+    "how long a table of totals takes",
+    Category.OPEN,
+    "measuring",
+)
 MEASURES: Final = (
     Measure("total_paid", Statistic.SUM, "paid"),
     Measure("mean_income", Statistic.MEAN, "income"),
@@ -132,6 +141,7 @@ def approve(nodes: LocalNodes, views: list[DatasetView]) -> bytes:
             price=PriceTerms("fujian-2024", "1", True),
             accepts_simulated=False,
             nonce=secrets.token_bytes(16),
+            outline=OUTLINE,
             dimensions=(Dimension("group", "group", GROUPS),),
             measures=tuple(MeasureRange(name, 0, high, 2) for name, high in RANGES.items()),
         )

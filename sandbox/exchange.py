@@ -109,7 +109,9 @@ class Exchange:
             log.warning("job %s: not everybody heard of its end: %s", job.job_id, error)
 
     async def _ask(self, party: str, job: Job, commitment: bytes) -> Signed:
-        acceptance = await self.links.propose(party, Proposal(job.plan_bytes, job.submission, commitment), ANSWER_S)
+        versions = await self.ledger.taken_versions(job.plan)
+        proposal = Proposal(job.plan_bytes, job.submission, commitment, versions)
+        acceptance = await self.links.propose(party, proposal, ANSWER_S)
         value = wire.decode(Acceptance, acceptance.payload)
         if value.party != party or value.plan_digest != job.plan_digest:
             raise PartyFailed(tell="accepted another plan", party=party, stage="propose")

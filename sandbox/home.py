@@ -28,7 +28,7 @@ from sandbox.crypto.sm4 import unseal
 from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound, Unavailable, WrongState
 from sandbox.keyring import NodeKeys
 from sandbox.ledger import reason_context
-from sandbox.master import MasterKey, Split
+from sandbox.master import MasterKey, Shares, Split
 from sandbox.model import Entry, Fact, PeerCard, Signed
 from sandbox.registry import Registered
 from sandbox.settings import FILE, load
@@ -79,10 +79,10 @@ def init(
 class Home:
     """An existing node's directory.
 
-    Without ``shares`` everything works at a node whose key is split but what needs that key.
+    Where its key is split, ``shares`` is asked for its officers'; without any, all works but what needs that key.
     """
 
-    def __init__(self, path: Path, passphrase: bytes | None = None, shares: Sequence[Share] = ()) -> None:
+    def __init__(self, path: Path, passphrase: bytes | None = None, shares: Shares = tuple) -> None:
         self.path, self.settings = path, load(path)
         self._passphrase = passphrase
         self.store = Store(self.settings.database) if self.settings.database else Store.at(path / "store.db")

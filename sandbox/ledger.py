@@ -903,6 +903,15 @@ class Ledger:
         place = await self.write(enter)
         return {"path": str(place.path), "key": place.key.hex(), "runtime": quote.runtime.hex()}
 
+    async def taken_versions(self, plan: Plan) -> tuple[Signed, ...]:
+        """Return the owners' notices of the dataset versions that a plan takes by rule."""
+
+        def look() -> tuple[Signed, ...]:
+            with self.store.read() as conn:
+                return versions.taken(conn, book.application(conn, plan.scenario_digest), plan)
+
+        return await asyncio.to_thread(look)
+
     def scenario(self, plan: Plan) -> Scenario:
         """Return the scenario a job runs under."""
         with self.store.read() as conn:

@@ -17,6 +17,7 @@ Not here:  who may do this and that nobody else is at work (``home``), what shar
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -40,6 +41,7 @@ from sandbox.store import Store
 SHARES: Final = "node.shares"
 NEXT: Final = ".next"
 OFFICER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+Shares = Callable[[], Sequence[Share]]  # asked at most once, and only where a key is split
 Enter = Callable[[Connection, int], None]  # notes in the log how many values came under a new key
 
 
@@ -108,9 +110,13 @@ class Split:
 class MasterKey:
     """The node key of one home. Whoever changes anything must be alone with it."""
 
-    def __init__(self, folder: Path, store: Store, passphrase: bytes | None, given: Sequence[Share]) -> None:
-        self._folder, self._store, self._passphrase, self._given = folder, store, passphrase, tuple(given)
+    def __init__(self, folder: Path, store: Store, passphrase: bytes | None, shares: Shares) -> None:
+        self._folder, self._store, self._passphrase, self._shares = folder, store, passphrase, shares
         self._master: Master | None = None
+
+    @functools.cached_property
+    def _given(self) -> tuple[Share, ...]:
+        return tuple(self._shares())
 
     def read(self) -> Master:
         """Return the keys; nothing is written, so the node may be running or not.

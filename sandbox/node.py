@@ -179,6 +179,7 @@ async def _serve(home: Home, run: Path) -> None:
     for chore in chores:
         chore.cancel()
     await pipeline.close()
+    await post.close()
     await links.close()
     await server.stop(2.0)
     await asyncio.to_thread(runner.stop)

@@ -59,7 +59,7 @@ from sandbox.model import (
     Signed,
     State,
 )
-from sandbox.policy import quota
+from sandbox.policy import quota, versions
 from sandbox.policy.admit import Choices, admit, agree, rows_needed
 from sandbox.policy.recipe import recipe
 from sandbox.record import Job
@@ -150,6 +150,7 @@ class Pipeline:
         def admitted(conn: Connection) -> Job:
             remember(conn)
             submission = self._submission(plan, proposal.submission, proposer)
+            versions.learn(conn, proposal.versions, self._exchange.identity)
             return self._admit(conn, proposal.submission, submission, plan.job_id, choices, proposal.plan)
 
         async def begin() -> Signed:

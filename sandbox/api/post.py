@@ -86,6 +86,12 @@ class Post:
         self._soon.add(task)
         task.add_done_callback(self._soon.discard)
 
+    async def close(self) -> None:
+        """Stop tending; what is not told yet is told after the next start."""
+        for task in self._soon:
+            task.cancel()
+        await asyncio.gather(*self._soon, return_exceptions=True)
+
     async def suspend_failed(self) -> None:
         """Suspend the scenarios of challenges that failed."""
         async with self._rounds:

@@ -41,12 +41,13 @@ _KEYS: Final[Mapping[Personal, KeyFormat]] = {
 }
 # In this order: what is a whole number is a decimal too, and everything is a text.
 _WRITTEN: Final[Mapping[FieldType, str]] = {
-    FieldType.INTEGER: r"^(?:0|-?[1-9][0-9]{0,17})$",
-    FieldType.DECIMAL: r"^-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,10})?$",
-    FieldType.DATE: r"^[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])$",
-    FieldType.BOOLEAN: r"^(?:true|false)$",
-    FieldType.STRING: "",
+    FieldType.INTEGER: "(?:0|-?[1-9][0-9]{0,17})",
+    FieldType.DECIMAL: r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,10})?",
+    FieldType.DATE: "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])",
+    FieldType.BOOLEAN: "(?:true|false)",
+    FieldType.STRING: r"(?s:.*)",
 }
+_BLANKS: Final = r"[\t-\r ]*"  # what intake drops around a value
 # Of a file's type, the first of these that holds it; whole floats may become whole numbers.
 _BY_FILE: Final = (FieldType.STRING, FieldType.BOOLEAN, FieldType.DATE, FieldType.INTEGER, FieldType.DECIMAL)
 
@@ -68,8 +69,7 @@ class _Column:
     def take_in(self, column: pa.Array) -> None:
         """Strike the types that these values are not of."""
         if _is_bytes(self.found):
-            text = pc.ascii_trim_whitespace(column.drop_null())
-            column = text.filter(pc.not_equal(text, b""))
+            column = column.filter(pc.invert(pc.match_substring_regex(column, rf"^{_BLANKS}$")))
         self.empty &= column.null_count == len(column)
         self.possible = [type_ for type_ in self.possible if _may_be(column, type_)]
 
@@ -179,7 +179,9 @@ def _may_be(column: pa.Array, type_: FieldType) -> bool:
     """Whether the values are of a type that their column in the file may have."""
     kinds = pa.types
     if _is_bytes(column.type):
-        return bool(pc.all(pc.match_substring_regex(column, _WRITTEN[type_]), min_count=0).as_py())
+        return bool(
+            pc.all(pc.match_substring_regex(column, rf"^{_BLANKS}{_WRITTEN[type_]}{_BLANKS}$"), min_count=0).as_py()
+        )
     if kinds.is_floating(column.type) and type_ is FieldType.INTEGER:
         return bool(pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py())
     if kinds.is_timestamp(column.type) and type_ is FieldType.DATE:

@@ -69,7 +69,7 @@ _DOUBLE_SURNAMES: Final = (
 _PERSON: Final = rf"^(?:(?:[{_SURNAMES}]|{_DOUBLE_SURNAMES})[{_HAN}]{{1,2}}|[{_HAN}]{{1,8}}(?:[·•・][{_HAN}]{{1,8}})+)$"
 _ANY_PERSON: Final = rf"^(?:[{_HAN}·•・]{{2,15}}|[A-Z][A-Z'.\-]*(?:,? [A-Z][A-Z'.\-]*){{1,3}})$"
 
-_SEGMENT: Final = r"(?:13[0-9]|14[579]|15[0-35-9]|16[2567]|17[0-35-8]|18[0-9]|19[0-35-9])"
+_SEGMENT: Final = r"(?:13[0-9]|14[57]|15[0-35-9]|16[2567]|17[0-35-8]|18[0-9]|19[0-35-9])"
 PLAIN_MOBILE: Final = rf"^{_SEGMENT}[0-9]{{8}}$"
 _COUNTRY: Final = r"(?:(?:\+|00)?86[ \-]?)?"
 _AREA: Final = r"(?:\(0[1-9][0-9]{1,2}\) ?|0[1-9][0-9]{1,2}[ \-])"  # without a sign behind it, it may be any number

@@ -13,7 +13,7 @@ _Row = tuple[str, str, str]
 _HEAD: tuple[_Row, ...] = (
     (
         "",
-        "Application for a scenario. Fill in what is empty or 0; a # without a blank stands before what may be left out.",
+        "Application for a scenario. Fill in what is empty or 0; what begins with # and no blank may be left out.",
         "场景申请表。请填写空白或为 0 的各项；行首“#”后无空格的为选填项，需要时去掉“#”。",
     ),
     (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +15,7 @@ from sandbox.cli.card import describe_node
 from sandbox.cli.session import HOME, Failed, Session, command
 from sandbox.cli.share import (
     SHARE_HELP,
+    SHARES,
     ask_passphrases,
     check_folder,
     describe,
@@ -60,8 +63,11 @@ def serve(session: Session, share: Shares = None) -> Any:
     from sandbox.node import serve as run
 
     home = session.need_home()
-    passphrase, shares = session.passphrase(home / "keys"), given_shares(share or ())
-    run(home, passphrase, shares) if shares else run(home, passphrase)  # type: ignore[call-arg]
+    passphrase = session.passphrase(home / "keys")
+    if share or os.environ.get(SHARES):
+        run(home, passphrase, partial(given_shares, share or ()))  # type: ignore[call-arg]
+    else:
+        run(home, passphrase)
     return {"stopped": home}
 
 
@@ -107,7 +113,7 @@ def split_key(
     session.confirm(f"Without {need} of these {len(keepers)} shares all data are lost. Go on?", yes)
     check_folder(out, keepers)
     passphrases = ask_passphrases(keepers) if lock else {}
-    home = Home(path, session.passphrase(path / "keys"), given_shares(share or ()))
+    home = Home(path, session.passphrase(path / "keys"), partial(given_shares, share or ()))
     node_id = home.settings.node_id
 
     def hand_out(made: Sequence[Share]) -> None:
@@ -132,7 +138,7 @@ def join_key(session: Session, share: Shares = None) -> Any:
     from sandbox.home import Home
 
     path = session.need_home()
-    home = Home(path, session.passphrase(path / "keys"), given_shares(share or ()))
+    home = Home(path, session.passphrase(path / "keys"), partial(given_shares, share or ()))
     try:
         return {"taken_over": home.join_key(), "held": path / "keys" / keyring.NODE_KEY}
     finally:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sandbox import signed
+from sandbox import signed, wire
 from sandbox.cli.card import read_card
 from sandbox.errors import InvalidSpec
+from sandbox.model import ConsentPaper, Signed
 
 if TYPE_CHECKING:
     from sandbox.client import Applicant
@@ -26,7 +27,7 @@ SubjectFrom = Annotated[
     typer.Option(metavar="FILE", help="File with the person's id; - is standard input."),
 ]
 Consent = Annotated[
-    Path | None, typer.Option(help="The person's consent (sandbox consent issue).", exists=True, dir_okay=False)
+    Path | None, typer.Option(help="The person's consent (sandbox consent issue, sign).", exists=True, dir_okay=False)
 ]
 Parties = Annotated[
     list[Path] | None,
@@ -52,6 +53,23 @@ def read_subject(source: Path | None) -> str:
     return text
 
 
+def read_paper(path: Path) -> tuple[Signed, Signed | None]:
+    """Return the consent in a file and, where the person's own key signed it, what certifies that key.
+
+    Raises:
+        InvalidSpec: it is no consent.
+    """
+    content = path.read_bytes()
+    try:
+        return signed.read_signed(content), None
+    except InvalidSpec:  # not a token alone
+        try:
+            paper = wire.decode(ConsentPaper, content)
+        except InvalidSpec:
+            raise InvalidSpec(tell=f"{path} is not a consent") from None
+        return paper.consent, paper.subject_key
+
+
 def read_applicant(subject_from: Path | None, consent: Path | None, parties: list[Path] | None) -> Applicant | None:
     """Return whom a job is about, or None if it is about nobody alone."""
     from sandbox.client import Applicant
@@ -60,8 +78,6 @@ def read_applicant(subject_from: Path | None, consent: Path | None, parties: lis
         return None
     if consent is None or not parties:
         raise InvalidSpec(tell="a job about one person needs --consent and --party, one for every owner of data")
-    try:
-        token = signed.read_signed(consent.read_bytes())
-    except InvalidSpec:
-        raise InvalidSpec(tell=f"{consent} is not a consent") from None
-    return Applicant(read_subject(subject_from), token, tuple(signed.open_peer_card(read_card(p)) for p in parties))
+    token, subject_key = read_paper(consent)
+    cards = tuple(signed.open_peer_card(read_card(card)) for card in parties)
+    return Applicant(read_subject(subject_from), token, cards, subject_key)

@@ -39,7 +39,7 @@ class Keeper:
 
 
 def given_shares(files: Sequence[Path] = ()) -> tuple[Share, ...]:
-    """Return the shares in ``files``, or without any in those that SANDBOX_SHARES names."""
+    """Return the shares in ``files``, or without any in those that SANDBOX_SHARES names; asks for passphrases."""
     named = files or [Path(name) for name in os.environ.get(SHARES, "").split(os.pathsep) if name]
     return tuple(map(_read, named))
 
@@ -48,9 +48,9 @@ def read_text(file: Path) -> str:
     """Return what stands in a share's file, if it can be one."""
     with file.open("rb") as opened:
         data = opened.read(_LONGEST + 1)
-    if len(data) > _LONGEST or not data.isascii():
+    if len(data) > _LONGEST:
         raise InvalidSpec(tell=f"{file} is not a share of a node key")
-    return data.decode("ascii")
+    return data.decode("utf-8", "replace")  # remarks may be in any script; what is no share is found out later
 
 
 def find_keeper(named: str) -> Keeper:

@@ -12,17 +12,19 @@ Not here:  anything that needs a node's home or its keys.
 from sandbox.client.application import read_draft, scenario_from_toml
 from sandbox.client.audit import LoggedEntry, SignedHead
 from sandbox.client.client import Client
+from sandbox.client.consents import Challenged, certify_subject, issue_consent, sign_consent, withdraw
 from sandbox.client.datasets import Terms
 from sandbox.client.documents import job_from_file
 from sandbox.client.drafts import draft_schema
 from sandbox.client.models import Quoted
 from sandbox.client.outcome import Outcome
 from sandbox.client.scenarios import Difference, differences, read_scenario
-from sandbox.client.specs import Applicant, issue_consent
+from sandbox.client.specs import Applicant
 from sandbox.client.trust import Proven, Trust
 
 __all__ = [
     "Applicant",
+    "Challenged",
     "Client",
     "Difference",
     "LoggedEntry",
@@ -32,6 +34,7 @@ __all__ = [
     "SignedHead",
     "Terms",
     "Trust",
+    "certify_subject",
     "differences",
     "draft_schema",
     "issue_consent",
@@ -39,4 +42,6 @@ __all__ = [
     "read_draft",
     "read_scenario",
     "scenario_from_toml",
+    "sign_consent",
+    "withdraw",
 ]

@@ -1,4 +1,4 @@
-"""One person's session with one node: every call of the six services, one method each.
+"""One person's session with one node: every call of the seven services, one method each.
 
 Security:  the node's pinned certificate is the only one accepted; every request is signed anew (``connection``).
 Errors:    every refusal and failure raises one of ``sandbox.errors`` with party, stage, cause and next step.
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sandbox import signed
-from sandbox.client import specs
 from sandbox.client.audit import AuditCalls
 from sandbox.client.connection import Connection
+from sandbox.client.consents import ConsentCalls, issue_consent
 from sandbox.client.datasets import DatasetCalls
 from sandbox.client.files import read_file
 from sandbox.client.jobs import JobCalls
@@ -25,7 +25,7 @@ from sandbox.keyring import Person, load_person
 from sandbox.model import PeerCard, Signed
 
 
-class Client(JobCalls, DatasetCalls, ModelCalls, ScenarioCalls, ReviewCalls, AuditCalls):
+class Client(JobCalls, DatasetCalls, ModelCalls, ScenarioCalls, ReviewCalls, ConsentCalls, AuditCalls):
     """A context manager; nothing is sent before the first call."""
 
     def __init__(self, connection: Connection) -> None:
@@ -58,9 +58,14 @@ class Client(JobCalls, DatasetCalls, ModelCalls, ScenarioCalls, ReviewCalls, Aud
         """Return ``body`` signed as one request for ``method``, for programs that call the node themselves."""
         return self._line.sign(method, body)
 
-    def issue_consent(self, subject_id: str, scenario_digest: bytes, purpose: str, valid_s: int) -> Signed:
-        """Return a consent token signed by this person, who must be among the scenario's issuers; nothing is sent."""
-        return specs.issue_consent(self.person, subject_id, scenario_digest, purpose, valid_s)
+    def issue_consent(
+        self, subject_id: str, scenario_digest: bytes, purpose: str, valid_s: int, **options: Any
+    ) -> Signed:
+        """Return a consent token signed by this person, who must be among the scenario's issuers; nothing is sent.
+
+        ``options`` as in ``consents.issue_consent``.
+        """
+        return issue_consent(self.person, subject_id, scenario_digest, purpose, valid_s, **options)
 
     def close(self) -> None:
         """Hang up."""

@@ -24,13 +24,13 @@ from sandbox.errors import InvalidSpec, PartyFailed, SandboxError, Unauthenticat
 from sandbox.keyring import Person
 from sandbox.model import PeerCard, Signed
 from sandbox.peer.failures import TRAILER, from_rpc
-from sandbox.v1 import audit_pb2, catalog_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2
+from sandbox.v1 import audit_pb2, catalog_pb2, consent_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2
 
 T = TypeVar("T")
 
 SERVICES: Final = {
     service.full_name: service
-    for module in (audit_pb2, catalog_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2)
+    for module in (audit_pb2, catalog_pb2, consent_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 }
 CALL_S: Final = 30.0

@@ -17,7 +17,7 @@ from sandbox import model, wire
 from sandbox.client.connection import full_name
 from sandbox.errors import InvalidSpec
 from sandbox.model import Signed
-from sandbox.v1 import audit_pb2, catalog_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2
+from sandbox.v1 import audit_pb2, catalog_pb2, common_pb2, consent_pb2, job_pb2, model_pb2, review_pb2, scenario_pb2
 
 BODIES: Final[dict[str, type[Message]]] = {
     "AuditService/ListEntries": audit_pb2.EntryQuery,
@@ -29,6 +29,12 @@ BODIES: Final[dict[str, type[Message]]] = {
     "CatalogService/ListDatasets": scenario_pb2.ListQuery,
     "CatalogService/GetDataset": catalog_pb2.DatasetQuery,
     "CatalogService/DestroyDataset": catalog_pb2.DatasetQuery,
+    "ConsentService/WithdrawConsent": consent_pb2.SealedWithdrawal,
+    "ConsentService/ListChallenges": scenario_pb2.ListQuery,
+    "ConsentService/GetChallenge": consent_pb2.ChallengeQuery,
+    "ConsentService/ProduceLetter": consent_pb2.LetterUpload,
+    "ConsentService/GetLetter": consent_pb2.LetterQuery,
+    "ConsentService/JudgeLetter": common_pb2.Signed,
     "JobService/PlanJob": job_pb2.JobSubmission,
     "JobService/SubmitJob": job_pb2.JobSubmission,
     "JobService/GetJob": job_pb2.JobQuery,

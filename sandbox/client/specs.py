@@ -1,11 +1,11 @@
-"""What a submitter asks for, built from plain values: job specs, consent tokens, sealed inputs about one person.
+"""What a submitter asks for, built from plain values: job specs, and sealed inputs about one person.
 
 Source:    the commitment to a person is SM3(32 random bytes ‖ id in UTF-8); the input that opens it is sealed to each
            data owner under AAD = SM3("sandbox/v1/applicant\\0" ‖ commitment).
 Security:  a person's id stands in no spec and in no log: only in the sealed inputs and in the consent token.
 Units:     deadlines in seconds, the ridge penalty in millionths.
 Errors:    ``InvalidSpec`` for what no node would accept; nodes check everything again.
-Not here:  reading files (``documents``), sending (``client``).
+Not here:  consent tokens (``consents``), reading files (``documents``), sending (``client``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.errors import InvalidSpec
-from sandbox.keyring import Person, public_key
+from sandbox.keyring import public_key
 from sandbox.model import (
     AggregateSpec,
     ApplicantInput,
@@ -53,11 +53,15 @@ KEY_BITS = 2048
 
 @dataclass(frozen=True, slots=True)
 class Applicant:
-    """One person to be scored: the id, the person's consent, and the nodes that own the data."""
+    """One person to be scored: the id, the person's consent, and the nodes that own the data.
+
+    A consent signed with the person's own key goes with an issuer's word about that key.
+    """
 
     subject_id: str = field(repr=False)
     consent: Signed = field(repr=False)
     parties: tuple[PeerCard, ...]
+    subject_key: Signed | None = field(default=None, repr=False)
 
 
 def align(
@@ -188,7 +192,7 @@ def score_applicant(
         raise InvalidSpec(tell="an applicant's id goes to the nodes that own the data; none is named")
     opening = secrets.token_bytes(32)
     commitment = sm3(opening + applicant.subject_id.encode())
-    content = wire.encode(ApplicantInput(applicant.subject_id, opening, applicant.consent))
+    content = wire.encode(ApplicantInput(applicant.subject_id, opening, applicant.consent, applicant.subject_key))
     kind = ScoreSpec(model, ApplicantScore(commitment))
     spec = JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
     return spec, _seal_for(applicant.parties, content, tagged("applicant", commitment))
@@ -197,17 +201,6 @@ def score_applicant(
 def on_twins(spec: JobSpec) -> JobSpec:
     """Return the same job in the test environment: over the twins of the datasets, under a request id of its own."""
     return replace(spec, environment=Environment.TEST, request_id=f"{spec.request_id[:59]}-test")
-
-
-def issue_consent(person: Person, subject_id: str, scenario_digest: bytes, purpose: str, valid_s: int) -> Signed:
-    """Return a token with which one person lets one call happen, signed by a key that the scenario lists as issuer."""
-    if not 1 <= valid_s <= 366 * 86400:
-        raise InvalidSpec(tell="a consent holds for 1 second to 366 days")
-    not_after_ms = signed.now_ms() + 1000 * valid_s
-    token = ConsentToken(subject_id, scenario_digest, purpose, not_after_ms, secrets.token_bytes(16))
-    issued = signed.sign(person.identity, "consent", token)
-    wire.decode(ConsentToken, issued.payload)  # the bounds every node applies
-    return issued
 
 
 def new_request_id() -> str:

@@ -28,7 +28,7 @@ from sandbox.crypto.sm3 import hkdf, hmac_sm3, sm3, tagged
 from sandbox.crypto.sm4 import NONCE_SIZE, seal, unseal
 from sandbox.errors import BudgetSpent, NotFound, PolicyRefused, Unauthenticated
 from sandbox.model import ConsentWithdrawal, Environment, Scenario, WithdrawalNotice
-from sandbox.policy.consent import Consented, certified_key
+from sandbox.policy.consent import DIGEST, Consented, certified_key
 from sandbox.store import consents, withdrawn_consents
 
 SALT: Final = 32  # bytes
@@ -110,6 +110,11 @@ def opening(conn: Connection, node_key: bytes, job_id: str) -> bytes:
         raise NotFound(tell=f"job {job_id} has used no consent at this node")
     context = use_context(bytes(row.token), Environment(row.environment), job_id)
     return unseal(node_key, row.sealed[:NONCE_SIZE], row.sealed[NONCE_SIZE:], context)
+
+
+def opened(content: bytes) -> tuple[bytes, bytes]:
+    """Return the token digest and the evidence in what opens a commitment."""
+    return content[SALT : SALT + DIGEST], content[SALT + DIGEST :]
 
 
 def used_by(conn: Connection, token: bytes) -> list[str]:

@@ -10,7 +10,7 @@ Errors:    ``InvalidSpec`` and ``Unauthenticated`` on a notice that is not its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from sqlalchemy import Connection, insert, select
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select
 from sandbox import signed, wire
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import InvalidSpec
-from sandbox.model import DatasetRef, DatasetUse, Scenario, Signed, VersionNotice, VersionRule
+from sandbox.model import DatasetRef, DatasetUse, Plan, Scenario, Signed, VersionNotice, VersionRule
 from sandbox.store import scenarios, versions
 
 _DAY_MS = 86_400_000
@@ -46,6 +46,29 @@ def file(conn: Connection, record: Signed, node: PublicKey, party: str) -> Versi
             )
         )
     return notice
+
+
+def learn(conn: Connection, notices: Iterable[Signed], identity: Callable[[str], PublicKey]) -> None:
+    """Store what owners' nodes signed, whoever brought it; ``identity`` returns a pinned node's key.
+
+    Raises:
+        NotFound, Unauthenticated, InvalidSpec: the owner is not pinned here, or did not sign this.
+    """
+    for record in notices:
+        owner = wire.decode(VersionNotice, record.payload).owner  # said; ``file`` verifies it
+        file(conn, record, identity(owner), owner)
+
+
+def taken(conn: Connection, scenario: Scenario, plan: Plan) -> tuple[Signed, ...]:
+    """Return the notices of the versions that a plan takes by rule."""
+    ruling = {use.code: use.owner for use in ruled(scenario)}
+    found = []
+    for ref in (party.dataset for party in plan.parties if party.dataset is not None):
+        same = (versions.c.code == ref.code) & (versions.c.version == ref.version)
+        query = select(versions.c.record).where(same, versions.c.owner == ruling.get(ref.code, ""))
+        if (stored := conn.scalar(query)) is not None:
+            found.append(signed.read_signed(stored))
+    return tuple(found)
 
 
 def records(conn: Connection, scenario: Scenario) -> tuple[Signed, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from catalog_builders import EVERY_TYPE, batch, keyed, schema, write_parquet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.catalog import csv_text
+from sandbox.catalog import csv_text, intake
+from sandbox.catalog.columns import Place, from_text
 from sandbox.catalog.formats import KeyFormat, WhenInvalid
-from sandbox.catalog.ids import digest128, made_up_ids
+from sandbox.catalog.ids import Words, digest128, made_up_ids
 from sandbox.catalog.intake import find_twins, read_table
 from sandbox.catalog.schema import Field, FieldType, Schema
 from sandbox.errors import InvalidSpec
@@ -28,13 +30,13 @@ CANARY = "canary7731"
 PAIR = schema({"id": FieldType.STRING, "n": FieldType.INTEGER})
 
 
-def table(path: Path, of: Schema, batch_rows: int = 131072) -> pa.Table:
-    return pa.Table.from_batches(read_table(path, of, batch_rows), of.arrow())
+def table(path: Path | Sequence[Path], of: Schema, batch_rows: int = 131072, encoding: str = "utf-8") -> pa.Table:
+    return pa.Table.from_batches(read_table(path, of, batch_rows, encoding), of.arrow())
 
 
-def rows_of(path: Path, of: Schema) -> int:
+def rows_of(path: Path | Sequence[Path], of: Schema, encoding: str = "utf-8") -> int:
     """Read everything, as sealing does."""
-    return sum(batch.num_rows for batch in read_table(path, of))
+    return sum(batch.num_rows for batch in read_table(path, of, encoding=encoding))
 
 
 def everything_in(error: BaseException) -> str:
@@ -47,14 +49,17 @@ def everything_in(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-def refused(path: Path, of: Schema, *said: str, canary: str = CANARY) -> None:
+def refused(
+    paths: Path | Sequence[Path], of: Schema, *said: str, canary: str = CANARY, encoding: str = "utf-8"
+) -> None:
     with pytest.raises(InvalidSpec) as caught:
-        rows_of(path, of)
+        rows_of(paths, of, encoding)
     error = caught.value
-    assert all(word in str(error) for word in (str(path), *said)), str(error)
+    named = (str(paths),) if isinstance(paths, Path) else ()
+    assert all(word in str(error) for word in (*named, *said)), str(error)
     assert canary not in everything_in(error)
     assert error.tell == "the dataset cannot be used as it is; ask the department that owns it"
-    assert str(path) not in error.hint
+    assert "/" not in error.hint
 
 
 # What is taken in
@@ -233,7 +238,7 @@ FILES: list[tuple[str, bytes | Callable[[Path], object], tuple[str, ...]]] = [
     ("zip", b"PK\x03\x04\xff\xfe" + CANARY.encode(), ("neither Parquet nor CSV",)),
     ("utf-16", f"id,n\n{CANARY},7\n".encode("utf-16"), ("neither Parquet nor CSV",)),
     ("utf-16 without mark", f"id,n\n{CANARY},7\n".encode("utf-16-le"), ("neither Parquet nor CSV",)),
-    ("heading in GBK", f"id,n,姓名\n{CANARY},7,\n".encode("gbk"), ("neither Parquet nor CSV",)),
+    ("heading in GBK", f"id,n,姓名\n{CANARY},7,\n".encode("gbk"), ("neither Parquet nor CSV, or in GB18030",)),
     ("open mark in heading", f'id,"n\n{CANARY},7\n'.encode(), ("heading",)),
     ("text in GBK", f"id,n\na,1\n{CANARY}张,7\n".encode("gbk"), ("column 'id'", "row 2: not text in UTF-8")),
     ("number not UTF-8", b"id,n\na,1\nb,7\xff\n", ("column 'n'", "row 2: not text in UTF-8")),
@@ -431,25 +436,35 @@ def test_telephone_numbers_may_be_whole_numbers(tmp_path: Path) -> None:
 keys = st.lists(st.sampled_from(["a", "b", "c", "d", "e"]), max_size=12)
 
 
-@given(keys, st.integers(0, 2))
-def test_twins_are_what_a_plain_search_finds(values: list[str], kept: int) -> None:
-    """With ``kept`` words of the digest left, others collide: only equal keys may count."""
-    digests = digest128(pa.array(values, pa.string()), b"salt")
-    digests[:, kept:] = 0
-    found = find_twins(digests, lambda rows: pa.array(values, pa.string()).take(pa.array(rows)))
-    seen: dict[str, int] = {}
-    expected = None
-    for row, value in enumerate(values):
-        if value in seen:
-            expected = (seen[value], row)
-            break
-        seen[value] = row
-    if expected is None:
-        assert found is None
-    else:
-        assert found is not None and found[0] < found[1] and values[found[0]] == values[found[1]]
-        assert kept == 0 or found[:2] == expected
-        assert kept < 2 or found[2] == len(values) - len(set(values))
+@given(keys, st.sampled_from([0, 1, 2**64 - 1]), st.integers(1, 4))
+def test_twins_are_what_a_plain_search_finds(values: list[str], kept: int, batch_rows: int) -> None:
+    """With few bits of the digest left, unequal keys look alike: only equal ones may count."""
+
+    def digest(some: pa.Array) -> Words:
+        return digest128(some, b"salt")[:, 0] & np.uint64(kept)
+
+    def again() -> Iterator[pa.Array]:
+        for begin in range(0, len(values), batch_rows):
+            yield pa.array(values[begin : begin + batch_rows], pa.string())
+
+    found = find_twins([digest(some) for some in again()], again, digest)
+    pairs = [(values.index(value), row) for row, value in enumerate(values) if value in values[:row]]
+    assert (None if found is None else found[:2]) == next(iter(pairs), None)
+    assert found is None or kept < 2 or found[2] == len(pairs)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_twins_are_found_whatever_is_compared_at_once(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest is the key's length: a and b look alike and differ, cc stands there twice."""
+    monkeypatch.setattr(intake, "COMPARED_AT_ONCE", most)
+    values = pa.array(["a", "cc", "b", "ddd", "eee", "cc", "ffff"])
+
+    def digest(some: pa.Array) -> Words:
+        return pc.utf8_length(some).cast(pa.uint64()).to_numpy()  # type: ignore[no-any-return]
+
+    assert find_twins([digest(values)], lambda: iter([values]), digest) == (1, 5, 3)
+    unlike = values.filter(pa.array([True] * 5 + [False] * 2))
+    assert find_twins([digest(unlike)], lambda: iter([unlike]), digest) is None
 
 
 def test_a_batch_has_rows(tmp_path: Path) -> None:
@@ -467,3 +482,208 @@ def test_names_with_dots_are_names(tmp_path: Path) -> None:
 def _rest() -> tuple[Any, ...]:
     whole = schema({"id": FieldType.STRING}).fields[0]
     return (whole.type, whole.meaning, whole.unit, whole.grade, whole.masking, whole.price_coefficient)
+
+
+# Several files
+
+
+def in_parts(folder: Path, *parts: str) -> list[Path]:
+    paths = [folder / f"part{number}.csv" for number in range(len(parts))]
+    for path, text in zip(paths, parts, strict=True):
+        path.write_text(text, newline="")
+    return paths
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 131072])
+def test_several_files_are_one_table_in_the_order_given(tmp_path: Path, batch_rows: int) -> None:
+    paths = in_parts(tmp_path, "id,n\nb,1\nc,2\n", "n,more,id\n3,x,a\n", "id,n\n", "id,n", '"id","n"\r\n"d","4"')
+    assert table(paths, PAIR, batch_rows).to_pydict() == {"id": ["b", "c", "a", "d"], "n": [1, 2, 3, 4]}
+    assert table(paths[::-1], PAIR, batch_rows)["id"].to_pylist() == ["d", "a", "b", "c"]
+
+
+def test_several_parquet_files_are_one_table(tmp_path: Path) -> None:
+    paths = [
+        write_parquet(tmp_path / "a", {"id": ["x", "y"], "n": pa.array([1, 2], pa.int8())}),
+        write_parquet(tmp_path / "b", {"n": pa.array([], pa.int64()), "id": pa.array([], pa.string())}),
+        write_parquet(tmp_path / "c", {"n": [3.0], "id": pa.array(["z"]).dictionary_encode()}),
+    ]
+    assert table(paths, PAIR).to_pydict() == {"id": ["x", "y", "z"], "n": [1, 2, 3]}
+
+
+def test_rows_are_counted_anew_in_each_file(tmp_path: Path) -> None:
+    paths = in_parts(tmp_path, "id,n\na,1\n", f"id,n\nb,1\n{CANARY},x\n")
+    refused(paths, PAIR, f"{paths[1]}, column 'n', row 2: not a whole number")
+    paths = in_parts(tmp_path, "id,n\na,1\n", f'id,n\nb,1\n{CANARY},"7\n')
+    refused(paths, PAIR, f"{paths[1]}: line 4: a quotation mark is open")
+    paths = in_parts(tmp_path, "id,n\na,1\n", f"id,n\nb,1\n{CANARY}\n")
+    refused(paths, PAIR, f"{paths[1]}, row 2: more or fewer")
+    paths = in_parts(tmp_path, "id,n\na,1\n", f"id,n\n{CANARY},1\n,2\n")
+    refused(paths, PAIR, f"{paths[1]}, column 'id', row 2: the key is missing")
+
+
+def test_keys_are_unique_over_all_files(tmp_path: Path) -> None:
+    first, second = in_parts(tmp_path, f"id,n\na,1\n{CANARY},2\n", f"id,n\nb,1\nc,1\n{CANARY},2\n")
+    said = f"rows 2 of {first} and 3 of {second} have the same key (id); in all, 1 row repeats"
+    refused([first, second], PAIR, f"{first} and 1 more", said)
+    refused([first, first], PAIR, f"rows 1 of {first} and 1 of {first} have", "2 rows repeat")
+
+
+def test_invalid_keys_are_named_by_file(tmp_path: Path) -> None:
+    good = made_up_ids(3, seed=1).to_pylist()
+    first, second = in_parts(tmp_path, f"id\n{CANARY}\n{good[0]}\n{CANARY}2\n", f"id\n{good[1]}\n{CANARY}3\n")
+    refused([first, second], ID, f"3 of 5 rows hold no valid id_number (rows 1, 3 of {first}, 2 of {second});")
+    assert rows_of([first, second], KEPT) == 5
+
+
+def test_what_is_wrong_with_a_later_file_is_said_before_any_row(tmp_path: Path) -> None:
+    parquet = write_parquet(tmp_path / "p.parquet", {"id": ["x"], "n": [1]})
+    narrow = write_parquet(tmp_path / "q.parquet", {"id": [CANARY]})
+    one, other, empty = in_parts(tmp_path, "id,n\na,1\n", f"id,m\n{CANARY},1\n", "")
+    for paths, said in (
+        ([one, parquet], f"{parquet}: is a Parquet file, and {one} is no Parquet file"),
+        ([parquet, one], f"{one}: is no Parquet file, and {parquet} is a Parquet file"),
+        ([one, other], f"{other}, column 'n': the file has no such column"),
+        ([parquet, narrow], f"{narrow}, column 'n': the file has no such column"),
+        ([one, empty], f"{empty}: the file is empty"),
+        ([one, tmp_path / "nowhere"], f"{tmp_path / 'nowhere'}: cannot be read"),
+    ):
+        with pytest.raises(InvalidSpec) as caught:
+            next(read_table(paths, PAIR))
+        assert said in str(caught.value) and CANARY not in everything_in(caught.value)
+
+
+def test_a_table_has_a_file_and_rows(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSpec, match="one file at least"):
+        rows_of([], PAIR)
+    refused(in_parts(tmp_path, "id,n\n", "id,n"), PAIR, "and 1 more: the table has no rows")
+
+
+def test_a_table_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
+    first, second = in_parts(tmp_path, "id,n\na,1\nb,2\n", "id,n\nb,3\n")
+    batches = read_table([first, second], PAIR)
+    assert [next(batches).num_rows, next(batches).num_rows] == [2, 1]
+    second.write_text("id,n\n")
+    with pytest.raises(InvalidSpec, match="changed while it was read"):
+        next(batches)
+
+
+# GB18030
+
+MIXED = "ab,张三\n㐀𠀀😀ǹ€ü丂\x81"  # characters of one, two and four bytes
+
+
+def gb18030(path: Path, text: str) -> Path:
+    path.write_bytes(text.encode("gb18030"))
+    return path
+
+
+@pytest.mark.parametrize("block", [64, 65, 66, 67, 101, 4096])
+def test_gb18030_comes_back_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK", block)
+    of = schema({"身份": FieldType.STRING, "数": FieldType.INTEGER}, key=("身份",))
+    ids = [f"{MIXED[: number % 12]}{number}\u4e00" for number in range(300)]
+    lines = [f'"{one}",{number}' for number, one in enumerate(ids)]
+    path = gb18030(tmp_path / "t.csv", "\n".join(["数,身份", *(",".join(one.rsplit(",", 1)[::-1]) for one in lines)]))
+    assert table(path, of, encoding="gb18030").to_pydict() == {"身份": ids, "数": list(range(300))}
+
+
+@pytest.mark.parametrize("sizes", [(1,), (2, 3), (7, 1, 64)])
+def test_recoded_bytes_are_those_of_utf8_in_any_portions(sizes: tuple[int, ...]) -> None:
+    text = MIXED * 30
+    recoded = csv_text.Recoded(io.BytesIO(text.encode("gb18030")))
+    read, turn = b"", 0
+    while some := recoded.read(sizes[turn % len(sizes)]):
+        assert len(some) <= sizes[turn % len(sizes)]
+        read, turn = read + some, turn + 1
+    assert read == text.encode() and recoded.wrong_line == 0
+
+
+def test_second_bytes_that_look_like_marks_are_no_marks(tmp_path: Path) -> None:
+    """The second byte of 乗 is a backslash, of 倈 a vertical bar; four bytes of 㐀 have two digits among them."""
+    of = schema({"id": FieldType.STRING})
+    assert b"\\" in "乗".encode("gb18030") and b"|" in "倈".encode("gb18030") and b"9" in "㐀".encode("gb18030")
+    path = gb18030(tmp_path / "t.csv", 'id\n乗\n"倈,㐀"\n')
+    assert table(path, of, encoding="gb18030")["id"].to_pylist() == ["乗", "倈,㐀"]
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_mark_at_the_beginning_is_dropped_in_gb18030_too(tmp_path: Path, mark: str) -> None:
+    path = gb18030(tmp_path / "t.csv", f"{mark}id,n\n张,1\n")
+    assert table(path, PAIR, encoding="gb18030").to_pydict() == {"id": ["张"], "n": [1]}
+
+
+@pytest.mark.parametrize("wrong", [b"\xff", b"\x80", b"\x81\x20", b"\xe3\x32\x9a\x36", b"\x81\x30\x81"])
+@pytest.mark.parametrize("before", [0, 3, 300])
+@pytest.mark.parametrize("block", [97, 4 << 20])
+def test_bytes_that_are_no_gb18030_are_refused_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: bytes, before: int, block: int
+) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK", block)
+    path = tmp_path / "t.csv"
+    rows = "".join(f"张{number},{number}\n" for number in range(before)).encode("gb18030")
+    path.write_bytes(b"id,n\n" + rows + CANARY.encode() + wrong + b",7\nz,1\n")
+    refused(path, PAIR, f"line {before + 2}: not text in GB18030", encoding="gb18030")
+    path.write_bytes(b"id,n\n" + rows + CANARY.encode() + wrong)  # and at the very end
+    refused(path, PAIR, f"line {before + 2}: not text in GB18030", encoding="gb18030")
+
+
+def test_the_other_encoding_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + f"id,n\n{CANARY}张,1\n".encode())
+    refused(path, PAIR, "byte order mark of UTF-8", encoding="gb18030")
+    path.write_bytes(b"id,n\xff,\n" + CANARY.encode())
+    refused(path, PAIR, "the heading is not text in GB18030: neither Parquet nor CSV, or in UTF-8", encoding="gb18030")
+    with pytest.raises(InvalidSpec, match="one of utf-8, gb18030"):
+        rows_of(path, PAIR, "gbk")
+
+
+def test_an_encoding_does_not_concern_parquet(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "t.parquet", {"id": ["张"], "n": [1]})
+    assert table(path, PAIR, encoding="gb18030").to_pydict() == {"id": ["张"], "n": [1]}
+
+
+# Columns that need no closer look are read as the others are
+
+PLAIN_OR_NOT = {
+    FieldType.INTEGER: ["7", "-7", "007", "-0", "9223372036854775807", "9223372036854775808", "-", "--7", "7-", "1-2"],
+    FieldType.DECIMAL: ["7", "-7.50", "0.1", ".5", "5.", "-.5", ".", "1..2", "1.2.3", "1.-2", "-", "0.00000000001"],
+    FieldType.DATE: ["2020-02-29", "2021-02-29", "20200229--", "2020022900", "0000-01-01", "-999-01-01", "2020-1-1"],
+}
+
+
+@pytest.mark.parametrize("type_", PLAIN_OR_NOT)
+@pytest.mark.parametrize("beside", ["", " ", '""', ".5"])
+def test_a_value_is_taken_or_refused_whatever_stands_beside_it(tmp_path: Path, type_: FieldType, beside: str) -> None:
+    """A blank, an empty text or a value that is wrong in the next row makes the whole column be looked at closely."""
+    of = schema({"id": FieldType.STRING, "v": type_})
+    for value in PLAIN_OR_NOT[type_]:
+        path = tmp_path / "t.csv"
+        path.write_text(f"id,v\nx,{value}\n")
+        try:
+            alone: list[Any] | None = table(path, of)["v"].to_pylist()
+        except InvalidSpec as error:
+            assert "row 1: not a" in str(error)
+            alone = None
+        path.write_text(f"id,v\nx,{value}\ny,{beside}\n")
+        try:
+            together: list[Any] | None = table(path, of)["v"].to_pylist()[:1]
+        except InvalidSpec as error:
+            together = None if "row 1" in str(error) else alone
+            assert beside == ".5" or "row 1" in str(error)
+        assert together == alone
+
+
+numberlike = st.text(st.sampled_from("0123456789-. "), max_size=11) | st.dates().map(str) | st.decimals(-9, 9).map(str)
+
+
+@given(st.sampled_from([FieldType.INTEGER, FieldType.DECIMAL, FieldType.DATE]), numberlike)
+def test_a_blank_behind_a_value_changes_nothing(type_: FieldType, cell: str) -> None:
+    """With it the column is looked at closely."""
+    of, place = schema({"id": FieldType.STRING, "v": type_}).fields[1], Place(Path("t"))
+    found = []
+    for text in (cell, f"{cell} "):
+        try:
+            found.append(from_text(pa.array([None, text.encode(), None], pa.binary())[1:], of, place).to_pylist())
+        except InvalidSpec as error:
+            found.append(str(error))
+    assert found[0] == found[1]

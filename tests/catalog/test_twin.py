@@ -155,7 +155,7 @@ def test_budgets_that_mean_nothing_are_refused(epsilon: int) -> None:
         measure(of(table(10)), WIDE, epsilon)
 
 
-@pytest.mark.parametrize("epsilon", [Fraction(1, 3), Fraction(7, 1000), Fraction(10), Fraction(1, 30)])
+@pytest.mark.parametrize("epsilon", [Fraction(1, 3), Fraction(7, 1000), Fraction(2), Fraction(1, 30)])
 def test_noise_hides_a_replaced_row_at_its_price(epsilon: Fraction) -> None:
     """A row leaves one cell and enters another; the widths of the noise are compared with what it is drawn by."""
     assert Fraction(2) / Fraction(release.scale(epsilon)) <= epsilon
@@ -266,6 +266,13 @@ def test_with_all_the_budget_there_is_nine_rows_are_still_too_few() -> None:
     assert release.frequent({"many": 90}, tally.FEWEST, Fraction(10_000), 0.5) == {"many": 90}
 
 
+def test_a_category_has_a_thousandth_of_the_rows() -> None:
+    one = schema({"id": T.STRING, "city": T.STRING})
+    names = ["few"] * 55 + ["enough"] * 120 + ["most"] * 59_825
+    found = measure(of(pa.table({"city": names})), one, LEAST_NOISE)
+    assert [text.text for text in found.columns[0].texts] == ["enough", "most"]
+
+
 def test_texts_that_differ_behind_a_zero_are_two() -> None:
     counts = {"a\0b": 3000, "a\0c": 1000}
     shown = release.frequent(counts, 10, Fraction(1), 2.0**-40)
@@ -358,6 +365,14 @@ def test_decimals_have_the_places_that_real_ones_have(measured: Measurements) ->
         assert not pc.all(pc.equal(pc.round(column, 1), column)).as_py()
 
 
+def test_large_decimals_lose_places_before_they_lose_size() -> None:
+    one = schema({"id": T.STRING, "n": T.DECIMAL})
+    for whole in (10**12, -(10**17)):
+        span = Span(whole * 10**10, whole * 10**10 + 7, 5)
+        made = twin(Measurements(5, 1, 0, (Column("n", T.DECIMAL, 0, (span,), places=10),)), 20, of_=one)
+        assert {round(value) for value in made.column("n").to_pylist()} == {whole}
+
+
 def test_nothing_leaves_the_declared_values_and_ranges() -> None:
     spoilt = with_canaries(table(3000))
     made = twin(measure(of(spoilt), WIDE, 100), 20_000)  # so little that almost all of it is noise
@@ -403,7 +418,7 @@ def test_columns_of_missing_values_stay_so() -> None:
     made = twin(measure(of(nothing), WIDE, LEAST_NOISE), 2000)
     missing = [made.column(name).null_count for name in WIDE.names[1:]]
     assert min(missing) > 1900  # noise may take some, rarely
-    assert missing.count(2000) > 5
+    assert missing.count(2000) >= len(missing) - 1
 
 
 def test_every_type_at_its_ends() -> None:
@@ -535,6 +550,12 @@ def test_ranges_that_hold_nothing_are_refused(wrong: Field) -> None:
 
 
 # Cells
+
+
+def test_what_lies_in_no_cell_is_not_counted() -> None:
+    values = np.array([-1, 0, 3, 4, 7, 8, 9, 10], np.int64)
+    assert cells.count(values, [(0, 3), (8, 9)]).tolist() == [2, 2]
+    assert cells.count(values[:0], [(0, 3)]).tolist() == [0]
 
 
 @pytest.mark.parametrize("name", ["age", "visits", "income", "rate", "since", "paid"])

@@ -22,7 +22,7 @@ def home(node_home: Path, tmp_path: Path) -> Path:
 
 
 def key_of(home: Path, *shares: Path) -> bytes:
-    opened = Home(home, None, [read(share.read_text()) for share in shares])
+    opened = Home(home, None, lambda: [read(share.read_text()) for share in shares])
     try:
         return opened.keys.node_key
     finally:
@@ -74,8 +74,25 @@ def test_split_then_opened_by_name_and_card_then_joined(
     monkeypatch.setenv("SANDBOX_SHARES", f"{out / 'zhao.share'}:{tmp_path / 'opened'}")
     assert run(*join).json == {"taken_over": 1, "held": str(home / "keys" / "node.key")}
     assert len(key_of(home)) == 16
-    whats = run("audit", "trust", "--home", home)
-    assert whats.code == 0
+
+
+def test_shares_are_read_only_where_they_are_needed(
+    run: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDBOX_SHARES", str(tmp_path / "not there"))
+    assert run("node", "rotate-key", "--home", home).code == 0
+    divide(run, home, tmp_path / "shares", "wang", "li")
+    assert run("audit", "trust", "--home", home).code == 0
+    ended = run("node", "join-key", "--home", home)
+    assert ended.code == 1 and "not there" in ended.err
+
+
+def test_remarks_may_be_in_any_script(run: Any, home: Path, tmp_path: Path) -> None:
+    divide(run, home, tmp_path / "shares", "wang", "li")
+    files = [tmp_path / "shares" / f"{name}.share" for name in ("wang", "li")]
+    for file in files:
+        file.write_text("# 王某保管\n" + file.read_text())
+    assert run("node", "join-key", "--home", home, "--share", files[0], "--share", files[1]).code == 0
 
 
 def test_another_s_key_does_not_open_a_share(run: Any, home: Path, officer: Path, tmp_path: Path) -> None:

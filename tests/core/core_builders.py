@@ -16,8 +16,10 @@ from sandbox.crypto.sm2 import PrivateKey
 from sandbox.kinds.kind import Conditions
 from sandbox.model import (
     AggregateSpec,
+    Category,
     Consent,
     ConsentRule,
+    ConsentSource,
     DatasetRef,
     DatasetUse,
     Dimension,
@@ -25,6 +27,7 @@ from sandbox.model import (
     JobSpec,
     Measure,
     MeasureRange,
+    Outline,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -135,6 +138,15 @@ def bounded(shape: type) -> Iterator[tuple[str, Any, Size]]:
             yield name, kind, size or DEFAULTS[kind]
 
 
+OUTLINE = Outline(
+    data_use="loans of the bank, credit records of the operator",
+    supply="one table each, renewed every month",
+    problem="who may be lent to, without papers",
+    category=Category.AUTHORISED,
+    field_of_use="finance",
+)
+
+
 def scenario(**changes: Any) -> Scenario:
     """A whole scenario: bank and operator own data, the witness computes."""
     rules = (
@@ -160,12 +172,20 @@ def scenario(**changes: Any) -> Scenario:
         not_before_ms=NOW - DAY,
         not_after_ms=NOW + DAY,
         quota=Quota(5, 20, 10_000),
-        consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.TOKEN, (ISSUER.public.to_bytes(),)),
+        consent=Consent(
+            ConsentRule.HELD_LETTER,
+            ConsentRule.TOKEN,
+            (ISSUER.public.to_bytes(),),
+            (ConsentSource.ATTESTED,),
+            sample_permille=5,
+            letter_days=14,
+        ),
         score_step=5,
         models_per_person=2,
         price=PriceTerms("fujian-2024", "1", False),
         accepts_simulated=False,
         nonce=bytes(16),
+        outline=OUTLINE,
     )
     return dataclasses.replace(whole, **changes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from sqlalchemy import Integer, LargeBinary, delete, insert, select, update
+from sqlalchemy import Connection, Integer, LargeBinary, delete, insert, select, update
 from test_core_ledger import made
 
 from sandbox import ledger as ledger_module
@@ -142,7 +143,7 @@ def opened(stock: Stock) -> Iterator[Callable[..., Home]]:
     homes: list[Home] = []
 
     def start(*given: Share, passphrase: bytes | None = None) -> Home:
-        homes.append(Home(stock.path, passphrase, given))
+        homes.append(Home(stock.path, passphrase, lambda: given))
         return homes[-1]
 
     yield start
@@ -262,6 +263,46 @@ def test_a_transaction_that_fails_at_its_end_leaves_the_old_key(
     stock.check(opened())
 
 
+def test_a_commit_that_says_nothing_of_its_success_counts(
+    stock: Stock, opened: Callable[..., Home], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = opened()
+    old, write = home.keys.node_key, home.store.write
+
+    @contextlib.contextmanager
+    def commit_and_fail(flush: bool = True) -> Iterator[Connection]:
+        with write(flush) as conn:
+            yield conn
+        if (stock.path / "keys" / (NODE_KEY + NEXT)).exists():
+            raise OSError("the disk went away")
+
+    monkeypatch.setattr(home.store, "write", commit_and_fail)
+    with pytest.raises(OSError, match="went away"):
+        home.rotate_key()
+    again = opened()
+    stock.check(again)
+    with again.alone():
+        again.unlock()
+    stock.check(opened())
+    assert again.keys.node_key != old and not list((stock.path / "keys").glob(f"*{NEXT}"))
+
+
+def test_the_old_file_is_overwritten_and_what_a_link_leads_to_is_left(
+    stock: Stock, opened: Callable[..., Home], tmp_path: Path
+) -> None:
+    place, elsewhere = stock.path / "keys" / NODE_KEY, tmp_path / "elsewhere"
+    os.link(place, elsewhere)
+    place.chmod(0o400)
+    opened().rotate_key()
+    assert set(elsewhere.read_bytes()) == {0}
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    kept = elsewhere.read_bytes()
+    opened().rotate_key()
+    assert elsewhere.read_bytes() == kept and not place.is_symlink() and place.read_bytes() != kept
+    stock.check(opened())
+
+
 def test_shares_that_cannot_be_handed_out_change_nothing(stock: Stock, opened: Callable[..., Home]) -> None:
     before = files(stock.path / "keys")
 
@@ -317,13 +358,13 @@ def test_the_new_key_is_protected_as_the_others_are(tmp_path: Path) -> None:
     assert place.read_bytes().startswith(b"sealed") and holds(path, key) == []
     shares = split(home)
     for wrong in (None, b"another"):
-        guest = Home(path, wrong, shares)
+        guest = Home(path, wrong, lambda: shares)
         with pytest.raises(SandboxError):
             guest.join_key()  # or the key would lie there unprotected, or under a slip of the hand
         guest.store.close()
     assert not place.exists() and not list(place.parent.glob(f"*{NEXT}"))
     home.store.close()
-    home = Home(path, right, shares)
+    home = Home(path, right, lambda: shares)
     assert home.join_key() == 1
     assert place.read_bytes().startswith(b"sealed") and place.stat().st_mode & 0o077 == 0
     assert Home(path, right).keys.population_key == population
@@ -492,19 +533,19 @@ def test_killed_at_any_moment_exactly_one_key_opens_everything(whole: Stock, tmp
             kept.write_text("\n".join(map(repr_of, made)))
 
         def act(stock: Stock = stock, hand_out: Callable[[Sequence[Share]], None] = hand_out) -> object:
-            home = Home(stock.path, None, before)
+            home = Home(stock.path, None, lambda: before)
             if change == "file to file":
                 return home.rotate_key()
             return home.join_key() if change.endswith("file") else home.split_key(2, OFFICERS, hand_out)
 
         killed = die_at(step, act)
         after = [share_of(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-        home = Home(stock.path, None, [*before, *after])
+        home = Home(stock.path, None, lambda both=[*before, *after]: both)
         stock.check(home)  # before anybody has tidied up
         with home.alone():
             home.unlock()
         home.store.close()
-        home = Home(stock.path, None, [*before, *after])
+        home = Home(stock.path, None, lambda both=[*before, *after]: both)
         stock.check(home)
         assert [path.name for path in (stock.path / "keys").glob("node.*")] in ([NODE_KEY], [SHARES])
         outcomes.append(entries(home)[-1][0] == "key-rotated" and len(entries(home)))

@@ -26,6 +26,7 @@ from sandbox.gate.judge import judge
 from sandbox.gate.release import release
 from sandbox.kinds import KINDS
 from sandbox.model import (
+    Category,
     Consent,
     ConsentRule,
     DatasetRef,
@@ -34,6 +35,7 @@ from sandbox.model import (
     JobKind,
     JobSpec,
     MeasureRange,
+    Outline,
     OutputClass,
     OutputRule,
     Party,
@@ -336,7 +338,7 @@ def scenario(
         not_before_ms=0,
         not_after_ms=1,
         quota=Quota(1, 1, 1),
-        consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ()),
+        consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, (), letter_days=14),
         score_step=5,
         models_per_person=1,
         price=PriceTerms("fujian-2024", "1", False),
@@ -344,6 +346,9 @@ def scenario(
         nonce=bytes(16),
         dimensions=tuple(dimensions),
         measures=tuple(measures),
+        outline=Outline(
+            "made-up rows of the tests", "in memory, once a test", "whether totals are right", Category.OPEN, "tests"
+        ),
     )
 
 

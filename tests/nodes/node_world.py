@@ -28,8 +28,10 @@ from sandbox.home import Home
 from sandbox.keyring import Person
 from sandbox.model import (
     ENDED,
+    Category,
     Consent,
     ConsentRule,
+    ConsentSource,
     DatasetRef,
     DatasetUse,
     DatasetView,
@@ -37,6 +39,7 @@ from sandbox.model import (
     JobKind,
     JobView,
     MeasureRange,
+    Outline,
     OutputClass,
     OutputRule,
     PriceTerms,
@@ -69,6 +72,15 @@ PEOPLE = {
     "bank-reviewer": ("bank", ["reviewer"]),
 }
 HOUR = 3_600_000
+
+
+OUTLINE = Outline(
+    data_use="loans of the bank, credit records of the operator",
+    supply="one table each, renewed every month",
+    problem="who may be lent to, without papers",
+    category=Category.AUTHORISED,
+    field_of_use="finance",
+)
 
 
 def schema(columns: Mapping[str, str], key: str = "id") -> dict[str, Any]:
@@ -213,7 +225,12 @@ class World:
             not_after_ms=now + 24 * HOUR,
             quota=Quota(200, 200, 10_000_000),
             consent=Consent(
-                ConsentRule.HELD_LETTER, ConsentRule.TOKEN, (self.people["desk"].identity.public.to_bytes(),)
+                ConsentRule.HELD_LETTER,
+                ConsentRule.TOKEN,
+                (self.people["desk"].identity.public.to_bytes(),),
+                tuple(ConsentSource),
+                sample_permille=5,
+                letter_days=14,
             ),
             score_step=5,
             models_per_person=5,
@@ -221,6 +238,7 @@ class World:
             accepts_simulated=False,
             nonce=os.urandom(16),
             controller=f"holding-{self.names}",  # else the tests' many small questions would be taken together
+            outline=OUTLINE,
         )
         return dataclasses.replace(whole, **changes)
 

@@ -24,7 +24,7 @@ from sandbox.errors import (
     Unavailable,
     WrongState,
 )
-from sandbox.model import DatasetRegistration, PsiEngine, State
+from sandbox.model import DatasetRegistration, PsiEngine, State, UploadFile
 from sandbox.store import datasets
 
 COLUMNS = {"id": "string", "v": "integer"}
@@ -66,7 +66,8 @@ BAD: dict[str, tuple[str, bytes, tuple[str, ...]]] = {
 def upload(world: World, name: str, content: bytes, digest: bytes = b"", columns: Any = None, size: int = -1) -> Any:
     """Upload bytes as they are: what a client without our checks could do."""
     described = json.dumps(schema(COLUMNS) if columns is None else columns).encode()
-    body = DatasetRegistration("bad", described, name, len(content) if size < 0 else size, digest or sm3(content))
+    announced = UploadFile(name, len(content) if size < 0 else size, digest or sm3(content))
+    body = DatasetRegistration("bad", described, (announced,))
     line = Connection(world.people["bank-owner"], world.nodes.cards["bank"])
     try:
         return line.upload("CatalogService/RegisterDataset", body, iter([content] if content else []), timeout_s=30)

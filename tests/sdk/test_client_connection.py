@@ -48,6 +48,7 @@ from sandbox.model import (
     ScenarioView,
     Signed,
     State,
+    UploadFile,
 )
 from sandbox.peer.failures import STATUS, TRAILER, failure_of
 from sandbox.v1 import audit_pb2, catalog_pb2, job_pb2, scenario_pb2
@@ -386,7 +387,7 @@ def test_an_upload_is_signed_whole_and_sent_in_bounded_parts(
     content = table[0].read_bytes()
     assert b"".join(received) == content
     assert max(map(len, received)) <= 1 << 20
-    assert (body.size, body.digest, body.file_name) == (len(content), sm3(content), "data.csv")
+    assert body.files == (UploadFile("data.csv", len(content), sm3(content)),)
     assert view.schema_json == body.schema_json == schema_bytes(read_schema(table[1]))
     assert progress[-1] == (len(content), len(content))
 
