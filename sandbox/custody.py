@@ -6,18 +6,20 @@ Not here:  who may ask for it (api), when it is due by itself (catalog.retention
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from sqlalchemy import Connection, update
 
-from sandbox import record, review
-from sandbox.catalog import artefacts, cache, entries, vault
+from sandbox import record, review, signed
+from sandbox.catalog import artefacts, cache, entries, retention, vault
 from sandbox.catalog.test_rows import TWINS
 from sandbox.errors import IntegrityFailed, NotFound, WrongState
 from sandbox.ledger import Ledger
 from sandbox.model import DatasetRef
 from sandbox.store import datasets, twins
 
+log = logging.getLogger(__name__)
 Remember = Callable[[Connection], None]
 
 
@@ -65,6 +67,23 @@ def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remem
     vault.destroy(directory, key)  # noise since the commit above; gone now
     drop_twin(ledger, code, version)
     return index
+
+
+def retire(ledger: Ledger) -> int:
+    """Destroy the versions whose retention has ended and return how many; what is in use is tried again later."""
+    with ledger.store.read() as conn:
+        due = retention.due(conn, signed.now_ms())
+    done = 0
+    for code, version in due:
+        try:
+            destroy(ledger, code, version, ledger.node_id, "its retention has ended", lambda conn: None)
+            done += 1
+        except WrongState as error:
+            log.warning("dataset %s version %d is past its retention: %s", code, version, error.tell)
+    if done:
+        ledger.store.scrub()
+        log.info("destroyed %d dataset versions past their retention", done)
+    return done
 
 
 def drop_twin(ledger: Ledger, code: str, version: int) -> None:

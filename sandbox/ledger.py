@@ -573,7 +573,7 @@ class Ledger:
         def end(conn: Connection) -> None:
             if record.read(conn, job.job_id).state is not State.RELEASED:  # the recipient's node is there already
                 record.move(conn, job.job_id, State.RELEASED)
-            artefacts.thin_out(conn, self._artefacts, job.job_id, KINDS[job.plan.kind].lasting)
+            artefacts.thin_out(conn, self._artefacts, job.job_id, KINDS[job.plan.kind].lasting | _shown(job))
 
         await self.write(end)
 
@@ -613,7 +613,7 @@ class Ledger:
             nonce = secrets.token_bytes(12)
             sealed = nonce + seal(self.keys.node_key, nonce, salt + reason, reason_context(job.job_id))
             conn.execute(insert(refusals).values(job_id=job.job_id, sealed=sealed))
-            artefacts.drop(conn, self._artefacts, job.job_id)
+            artefacts.thin_out(conn, self._artefacts, job.job_id, _shown(job))
             return True
 
         return await self.write(end)
@@ -903,6 +903,21 @@ class Ledger:
         place = await self.write(enter)
         return {"path": str(place.path), "key": place.key.hex(), "runtime": quote.runtime.hex()}
 
+    async def console(self, job: Job) -> bytes:
+        """Return what a merchant's code printed while it was tried on twins.
+
+        Raises:
+            WrongState: it ran on rows; what it prints there nobody sees.
+            NotFound: it printed nothing, or is still running.
+        """
+        if job.plan.environment is not Environment.TEST:
+            raise WrongState(
+                tell="what code prints is shown of runs on twins only", hint="submit the job with --test and look there"
+            )
+        if not await self.kept(job, confined.CONSOLE):
+            raise NotFound(tell="this job has printed nothing so far")
+        return await self.fetch(job, job.job_id, confined.CONSOLE)
+
     async def taken_versions(self, plan: Plan) -> tuple[Signed, ...]:
         """Return the owners' notices of the dataset versions that a plan takes by rule."""
 
@@ -971,6 +986,11 @@ class Ledger:
         units = tariff.units(fields, metered_rows(job.plan, people, self.settings.round_floor))
         before = record.units_before(conn, job.plan.scenario_digest)
         return units, str(tariff.price(units, before, coefficient(scenario), scenario.price.public_good))
+
+
+def _shown(job: Job) -> frozenset[str]:
+    """Return what outlives a job for its submitter to read: what code of his own printed, over twins."""
+    return frozenset({confined.CONSOLE}) if job.plan.environment is Environment.TEST else frozenset()
 
 
 def _enclave_facts(job: Job) -> dict[str, str]:

@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from sqlalchemy import select
 
-from sandbox import registry, signed
+from sandbox import custody, registry, signed
 from sandbox.api.audit import Audit
 from sandbox.api.catalog import Catalog
 from sandbox.api.consents import Consents
@@ -32,6 +32,7 @@ from sandbox.api.post import Post
 from sandbox.api.reviews import Reviews
 from sandbox.api.scenarios import Scenarios
 from sandbox.catalog import vault
+from sandbox.catalog.test_rows import TWINS
 from sandbox.checks import Check, doctor
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.engines import available
@@ -187,9 +188,10 @@ async def _serve(home: Home, run: Path) -> None:
 
 
 async def _every_hour(edge: Edge, scenarios: Scenarios, exchange: Exchange) -> None:
-    """Beginning now: tell peers what they missed, have the log co-signed, forget nonces whose window has passed."""
+    """Beginning now: forget nonces, destroy what outlived its retention, tell peers what they missed, be co-signed."""
     while True:
         await asyncio.to_thread(edge.forget_nonces)
+        await asyncio.to_thread(custody.retire, exchange.ledger)
         try:
             await scenarios.hand_round_all()
             if exchange.ledger.settings.witness:
@@ -227,6 +229,8 @@ def _sweep_vault(home: Home) -> int:
     if not place.is_dir():
         return 0
     removed = vault.sweep(place)
+    if (home.path / TWINS).is_dir():
+        vault.sweep(home.path / TWINS)
     with home.store.read() as conn:
         known = {(row.code, str(row.version)) for row in conn.execute(select(datasets.c.code, datasets.c.version))}
     for version in place.glob("*/[0-9]*"):

@@ -120,6 +120,19 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
 
         return await self._edge.unary(context, cancel)
 
+    async def GetConsole(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return what the submitter's own code printed over a twin."""
+
+        async def console() -> Any:
+            opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "GetConsole", JobQuery, SUBMITTERS)
+            await asyncio.to_thread(self._edge.spend_nonce, opened)
+            job = await self._ledger.job(opened.body.job_id)
+            if job.submission.key_id != opened.caller.key_id:
+                raise NotFound()
+            return job_pb2.GetConsoleResponse(text=await self._ledger.console(job))
+
+        return await self._edge.unary(context, console)
+
     async def GetResult(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Stream a sealed result to its recipient."""
         async for part in self._edge.stream(context, self._result(request)):

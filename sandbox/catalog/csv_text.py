@@ -9,7 +9,8 @@ Security:  Arrow's parser lets an open quotation mark swallow the rest of the fi
            the first byte of a character of GB18030 there may be one that looks like a letter or a digit: nothing looks
            at those bytes before they are UTF-8.
 Shapes:    columns of bytes; an unquoted empty field is a missing value, a quoted one an empty text.
-           Memory: a few blocks of ``BLOCK`` bytes; a row must fit into one, in UTF-8.
+           Memory: some forty blocks of ``BLOCK`` bytes, for the parser reads up to 32 ahead; a row must fit into one,
+           in UTF-8.
 Errors:    ``InvalidSpec`` with file and row or line, nothing of their contents.
 Not here:  types (columns).
 """
@@ -29,7 +30,8 @@ from pyarrow import csv
 
 from sandbox.catalog.columns import Place
 
-BLOCK = 4 << 20  # bytes
+BLOCK = 1 << 20  # bytes
+TOGETHER = 4  # blocks that become one batch, for the sake of whoever works on batches
 _QUOTE, _LINE_FEED = 0x22, 0x0A
 _BEFORE = np.frombuffer(b',\n"', dtype=np.uint8)  # what may stand before an opening mark
 _BEHIND = np.frombuffer(b',\r\n"', dtype=np.uint8)  # what may stand behind a closing one
@@ -138,6 +140,7 @@ def read_columns(path: Path, names: Sequence[str], encoding: str = UTF8) -> Iter
 
         reader = _open(text, names, stop)
         batch, rows = None, 0
+        held: list[pa.RecordBatch] = []
         while batch is not END:
             batch = _next(reader) if reader else None
             if batch is END:
@@ -152,8 +155,11 @@ def read_columns(path: Path, names: Sequence[str], encoding: str = UTF8) -> Iter
             if batch is None:
                 raise Place(path, rows).refuse("not CSV, or a row longer than a block, here or further down", index=0)
             if isinstance(batch, pa.RecordBatch):
-                yield batch
+                held.append(batch)
                 rows += batch.num_rows
+            if held and (batch is END or sum(one.nbytes for one in held) >= TOGETHER * BLOCK):
+                yield pa.concat_batches(held)
+                held = []
 
 
 def check_heading(path: Path, names: Sequence[str], encoding: str = UTF8) -> bool:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from sandbox.catalog.columns import may_become
 from sandbox.catalog.field_types import FieldType
 from sandbox.catalog.formats import KeyFormat
-from sandbox.catalog.grading import Suggestion
+from sandbox.catalog.grading import EXACT, Suggestion
 from sandbox.catalog.masking_rules import parse_rule
 from sandbox.catalog.personal import Personal
 from sandbox.catalog.schema import FORMAT_TYPES, MAX_NAME, Grade
@@ -183,7 +183,9 @@ def _may_be(column: pa.Array, type_: FieldType) -> bool:
             pc.all(pc.match_substring_regex(column, rf"^{_BLANKS}{_WRITTEN[type_]}{_BLANKS}$"), min_count=0).as_py()
         )
     if kinds.is_floating(column.type) and type_ is FieldType.INTEGER:
-        return bool(pc.all(pc.equal(pc.floor(column), column), min_count=0).as_py())
+        column = column.cast(pa.float64())
+        whole = pc.and_(pc.less(pc.abs(column), EXACT), pc.equal(pc.floor(column), column))
+        return bool(pc.all(whole, min_count=0).as_py())
     if kinds.is_timestamp(column.type) and type_ is FieldType.DATE:
         return bool(pc.all(pc.equal(pc.floor_temporal(column, unit="day"), column), min_count=0).as_py())
     return True

@@ -9,11 +9,12 @@ Security:  only counts are kept: never a value, nor a part of one but the first 
            A suggestion is no proof: a detector misses what is written in its own way, inside longer texts or in
            cipher. So a person confirms every grade; what the node may refuse by itself is a grade that is too low.
 Reveals:   to whoever reads the suggestions, names of columns and shares of rows, rounded to hundredths.
-Shapes:    a column is looked at as text, in NFKC and without blanks around; whole numbers, floats that are whole and
-           bytes that are UTF-8 count as text. Empty values do not count. Suggested is the kind that most values look
-           like, once their share reaches what the kind asks for (personal), which is less in a column whose name
-           hints at it (column_hints). Bare digits are telephone numbers only if the first digits vary, texts are
-           names only if they are not a few words again and again; a hint outweighs both.
+Shapes:    a column is looked at as text, in NFKC and without blanks around it; numbers that are whole and bytes that
+           are UTF-8 count as text, empty values not at all. A kind counts once the share of values that look like it
+           reaches what it asks for (personal), which is less in a column whose name hints at it (column_hints).
+           Suggested is the kind with the highest grade of those that count, then the one with the greatest share.
+           Bare digits are telephone numbers only if the first digits vary, and texts are names only if they are not
+           a few words again and again; a hint outweighs both.
            Memory: a block of rows.
 Errors:    ``InvalidSpec``: the batches differ in their columns, a column stands twice, or bytes are not UTF-8. No
            text quotes a value.
@@ -41,7 +42,7 @@ DIFFERENT: Final = 50  # names that differ are enough; so many rows may hold few
 SEGMENTS: Final = 5  # first digits of mobile numbers that differ are enough
 ROWS_PER_SEGMENT: Final = 4  # in a small table, so many rows may have the same
 LONGEST: Final = 600  # bytes; what is longer counts as a value that looks like nothing
-_WHOLE: Final = 2.0**53  # floats up to this are exact
+EXACT: Final = 2.0**53  # floats below this are exact whole numbers, or have places
 _AROUND: Final = " \t\r\n'\"`\u200b\ufeff"  # what programs for tables leave around a value
 
 GRADES: Final[Mapping[Personal, Grade]] = {
@@ -164,7 +165,7 @@ def too_low(schema: Schema, suggestions: Sequence[Suggestion]) -> tuple[Suggesti
 
 
 def _kind(found: _Column) -> tuple[Personal, float] | None:
-    """Return the kind that most values look like of those that enough do, and their share."""
+    """Return, of the kinds that enough values look like, the most sensitive, and of these the one of most values."""
     best: tuple[Personal, float] | None = None
     for kind, detector in DETECTORS.items():
         sure, hinted = found.sure[kind], kind in found.hints
@@ -176,7 +177,7 @@ def _kind(found: _Column) -> tuple[Personal, float] | None:
             sure = 0  # a few words again and again
         share = max(sure, found.likely[kind]) / max(found.values, 1)
         enough = sure >= detector.sure_share * found.values or (hinted and share >= detector.likely_share)
-        if share and enough and (best is None or share > best[1]):
+        if share and enough and (best is None or (GRADES[kind], share) > (GRADES[best[0]], best[1])):
             best = kind, share
     return best
 
@@ -193,8 +194,10 @@ def _texts(column: pa.Array, name: str) -> tuple[pa.Array | None, int]:
     values = len(column)
     if kinds.is_floating(column.type):
         column = column.cast(pa.float64())
-        whole = pc.and_(pc.less(pc.abs(column), _WHOLE), pc.equal(pc.floor(column), column))
+        whole = pc.and_(pc.less(pc.abs(column), EXACT), pc.equal(pc.floor(column), column))
         column = column.filter(whole).cast(pa.int64())
+    if kinds.is_decimal(column.type):  # as databases export NUMBER(11): what is whole without its places
+        return pc.replace_substring_regex(column.cast(pa.string()), r"\.0+$", ""), values
     if kinds.is_integer(column.type):
         return column.cast(pa.string()), values
     if not _is_text(column.type):

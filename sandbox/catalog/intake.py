@@ -39,7 +39,7 @@ from sandbox.catalog.ids import SEPARATOR, Words, digest128, join, normalise
 from sandbox.catalog.schema import Field, Schema
 from sandbox.errors import InvalidSpec
 
-BATCH_ROWS = 131072
+BATCH_ROWS = 65536
 NAMED_ROWS = 10  # of those with an invalid key
 COMPARED_AT_ONCE = 10_000  # keys that look alike, compared in one reading of the table
 

@@ -2,9 +2,9 @@
 
     node_secret    what outlives the node key: random bytes by name, sealed under the key in use
 
-Rows, artefacts, bundles and cached sets lie in files under keys of their own; only those keys are sealed again, so no
-file is read or written. ``WRAPPED`` is the list of all such columns: a table that is to hold something under the node
-key has to be in it, and the test of this module fails until it is.
+Rows, artefacts, bundles, letters and cached sets lie in files under keys of their own; only those keys are sealed
+again, so no file is read or written. ``WRAPPED`` is the list of all such columns: a table that is to hold something
+under the node key has to be in it, and the test of this module fails until it is.
 
 Security:  everything is opened under the old key and checked against its place before anything is written; what does
            not open stops the change, and the caller's transaction with it. The secret of the populations stays the same
@@ -40,7 +40,19 @@ from sandbox.catalog import vault_keys
 from sandbox.crypto.sm3 import hkdf
 from sandbox.crypto.sm4 import NONCE_SIZE, seal, unseal
 from sandbox.errors import IntegrityFailed, InvalidSpec
-from sandbox.store import artefacts, bundles, cached, datasets, evidences, paillier_keys, refusals
+from sandbox.store import (
+    artefacts,
+    bundles,
+    cached,
+    challenges,
+    consents,
+    datasets,
+    evidences,
+    letters,
+    paillier_keys,
+    refusals,
+    withdrawn_consents,
+)
 
 POPULATION: Final = "population"  # the secret under which the people behind released numbers are sketched
 
@@ -91,6 +103,13 @@ WRAPPED: Final = (
     _bound(paillier_keys.c.sealed, lambda row: f"paillier\0{row.bits}".encode()),
     _bound(evidences.c.sealed, lambda row: f"evidence\0{row.job_id}".encode()),
     _bound(refusals.c.sealed, lambda row: f"reason\0{row.job_id}".encode()),
+    _bound(
+        consents.c.sealed,
+        lambda row: b"consent-use\0" + bytes(row.token) + f"\0{row.environment}\0{row.job_id}".encode(),
+    ),
+    _bound(withdrawn_consents.c.sealed, lambda row: b"withdrawal\0" + bytes(row.token) + row.signer.encode()),
+    _bound(challenges.c.sealed, lambda row: f"challenge\0{row.challenge_id}".encode()),
+    _bound(letters.c.wrapped_key, lambda row: f"letter\0{row.challenge_id}\0{row.number}".encode()),
     _bound(node_secrets.c.sealed, lambda row: _secret_context(row.name)),
 )
 

@@ -139,9 +139,7 @@ class Schema:
             if field.name not in self.key and field.format is not KeyFormat.TEXT:
                 raise InvalidSpec(f"field {field.name!r} has the format {field.format.value} and is not in the key")
             if field.name in self.key and not isinstance(_masking_of(field), KEY_RULES):
-                raise InvalidSpec(
-                    f"key field {field.name!r} can be masked by drop, hash or mask:HEAD,TAIL, or by default"
-                )
+                raise InvalidSpec(f"key field {field.name!r}: a key is masked by drop, hash or mask:HEAD,TAIL only")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -124,6 +124,21 @@ _TABLES: tuple[tuple[str, tuple[_Row, ...]], ...] = (
             ("#round_to = 10", "Counts are rounded to multiples of this.", "计数取整单位。"),
             ("#max_rows = 1", "Rows at most.", "行数上限。"),
             ("#max_bytes = 4096", "Bytes at most.", "字节数上限。"),
+            (
+                "#top_two = 0",
+                "Permille of a total that its two largest may make up; 0: the node's own bound.",
+                "最大两项占比上限（千分之）；0 为采用节点设定。",
+            ),
+            (
+                "#remainder = 0",
+                "Permille of the largest that all but the two largest must reach; 0: the node's own.",
+                "其余各项与最大项之比下限（千分之）；0 为采用节点设定。",
+            ),
+            (
+                "#suppress = false",
+                "Whether small cells are left blank; else one withholds the table.",
+                "小格是否留空；否则整表不予出域。",
+            ),
             ("#reviewed = false", "Whether two people of every other owner look first.", "是否须双人审核。"),
         ),
     ),
@@ -136,6 +151,7 @@ _TABLES: tuple[tuple[str, tuple[_Row, ...]], ...] = (
                 "汇总表的分组方式；在此固定，作业不得更改。",
             ),
             ('#column = ""', "The column.", "所用字段。"),
+            ("#places = 0", "Decimal places of the edges.", "分段边界的小数位数。"),
             (
                 "#edges = []",
                 "Of numbers: where bands begin; or values = [...] of texts.",
@@ -147,8 +163,8 @@ _TABLES: tuple[tuple[str, tuple[_Row, ...]], ...] = (
         "#[[measures]]",
         (
             ('#column = ""', "A column that is summed or averaged.", "参与求和、求均值的字段。"),
-            ("#low = 0", "A value outside the bounds ends the job.", "取值下限；超出则作业终止。"),
-            ("#high = 0", "", "取值上限。"),
+            ("#low = 0", "The lower bound; a value outside ends the job.", "取值下限；超出则作业终止。"),
+            ("#high = 0", "The upper bound.", "取值上限。"),
             ("#places = 0", "Decimal places that count.", "有效小数位数。"),
         ),
     ),

@@ -106,6 +106,14 @@ def show_all(
         return node.jobs(after, limit)
 
 
+@command(app, "console", needs=CLIENT)
+def console(session: Session, job_id: JobId) -> Any:
+    """Show what your own code printed in the test environment."""
+    with session.connect() as node:
+        text = node.console(job_id)
+    return {"console": text}
+
+
 @command(app, "cancel", needs=CLIENT)
 def cancel(session: Session, job_id: JobId) -> Any:
     """Stop a job at every party."""

@@ -120,15 +120,25 @@ class JobCalls:
         consent: Signed,
         parties: Sequence[PeerCard],
         test: bool = False,
+        subject_key: Signed | None = None,
         **options: Any,
     ) -> JobView:
-        """Submit one person's score; ``parties`` are the nodes that own the data."""
-        applicant = specs.Applicant(subject_id, consent, tuple(parties))
+        """Submit one person's score; ``parties`` are the nodes that own the data.
+
+        Args:
+            subject_key: of a consent signed with the person's own key: an issuer's word about that key.
+        """
+        applicant = specs.Applicant(subject_id, consent, tuple(parties), subject_key)
         return self.submit(*specs.score_applicant(scenario_digest, model, applicant, **options), test=test)
 
     def job(self, job_id: str) -> JobView:
         """Return one job."""
         return self._job("GetJob", JobQuery(job_id))
+
+    def console(self, job_id: str) -> str:
+        """Return what one's own code printed in the test environment."""
+        answer = self._line.call("JobService/GetConsole", JobQuery(job_id))
+        return bytes(answer.text).decode(errors="replace")
 
     def jobs(self, after: str = "", limit: int = 0) -> tuple[JobView, ...]:
         """Return one page of the caller's jobs, newest first; ``after`` is the last job id of the page before."""

@@ -25,6 +25,7 @@ from sandbox.tee_sim.levels import Level, Limits, Outcome
 from sandbox.tee_sim.pool import Pool
 
 JAIL: Final = "jail"  # among a node's engines
+CONSOLE: Final = "console"  # the artefact with what a merchant's code printed over a twin
 SIMULATED: Final = "SIMULATED"
 KINDS: Final = frozenset({JobKind.QUERY, JobKind.MODEL})
 LIBRARIES: Final = ("pyarrow",)  # imported before there is a job

@@ -47,6 +47,7 @@ from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.population import WHOLE, Sketcher
 from sandbox.model import (
     DatasetUse,
+    Environment,
     JobKind,
     JobSpec,
     ModelSpec,
@@ -209,6 +210,7 @@ def compute(task: Task) -> RawResult:
         if enclave.load(archive) != spec.bundle:
             raise IntegrityFailed("the bundle at hand is not the one that the job names")
         ran = _run(task, enclave, {table: rows}, params(spec), allowed_rows)
+    _show(task, ran.log)
     made = {output: ran.tables[name] for output, (name, _) in _tables(manifest).items()}
     for output, found in made.items():
         task.keep(output, _parquet(found))
@@ -227,9 +229,16 @@ def _run(task: Task, enclave: Enclave, own: Mapping[str, pa.Table], values: Mapp
     try:
         return enclave.run(own, (), values, task.stopped(), rows_allowed=rows)
     except (JobFailed, DeadlinePassed, Cancelled, OutputWithheld) as error:
-        # What the code printed stays behind with this process; how much of it, the node's owner may know.
+        # What the code printed over rows stays behind with this process; how much of it, the node's owner may know.
+        _show(task, told_by(error))
         detail = f"{error}; the code printed {len(told_by(error))} bytes"
         raise type(error)(detail, stage=error.stage) from None
+
+
+def _show(task: Task, log: bytes) -> None:
+    """Keep what the code printed for its author, if it ran on a twin: then no row is in it."""
+    if log and task.plan.environment is Environment.TEST:
+        task.keep(confined.CONSOLE, log)
 
 
 def sample(tables: Mapping[str, pa.Table]) -> str:

@@ -530,6 +530,18 @@ class CancelJobResponse(_message.Message):
     job: JobView
     def __init__(self, job: _Optional[_Union[JobView, _Mapping]] = ...) -> None: ...
 
+class GetConsoleRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class GetConsoleResponse(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: bytes
+    def __init__(self, text: _Optional[bytes] = ...) -> None: ...
+
 class GetResultRequest(_message.Message):
     __slots__ = ("signed",)
     SIGNED_FIELD_NUMBER: _ClassVar[int]

@@ -69,6 +69,11 @@ class JobServiceStub:
                 request_serializer=sandbox_dot_v1_dot_job__pb2.GetResultRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_job__pb2.GetResultResponse.FromString,
                 _registered_method=True)
+        self.GetConsole = channel.unary_unary(
+                '/sandbox.v1.JobService/GetConsole',
+                request_serializer=sandbox_dot_v1_dot_job__pb2.GetConsoleRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_job__pb2.GetConsoleResponse.FromString,
+                _registered_method=True)
 
 
 class JobServiceServicer:
@@ -132,6 +137,15 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetConsole(self, request, context):
+        """What the submitter's own code printed in the test environment, cut in the middle where it is long. Body: JobQuery.
+        FAILED_PRECONDITION  the job ran in production
+        NOT_FOUND            it printed nothing
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -169,6 +183,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetResult,
                     request_deserializer=sandbox_dot_v1_dot_job__pb2.GetResultRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_job__pb2.GetResultResponse.SerializeToString,
+            ),
+            'GetConsole': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetConsole,
+                    request_deserializer=sandbox_dot_v1_dot_job__pb2.GetConsoleRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_job__pb2.GetConsoleResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -360,6 +379,33 @@ class JobService:
             '/sandbox.v1.JobService/GetResult',
             sandbox_dot_v1_dot_job__pb2.GetResultRequest.SerializeToString,
             sandbox_dot_v1_dot_job__pb2.GetResultResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetConsole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.JobService/GetConsole',
+            sandbox_dot_v1_dot_job__pb2.GetConsoleRequest.SerializeToString,
+            sandbox_dot_v1_dot_job__pb2.GetConsoleResponse.FromString,
             options,
             channel_credentials,
             insecure,

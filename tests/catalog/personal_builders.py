@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -90,6 +91,7 @@ LIKE: dict[str, tuple[Personal, Callable[[Random], Any]]] = {
     "mobile numbers": (Personal.PHONE, mobile),
     "mobile numbers as numbers": (Personal.PHONE, lambda r: int(mobile(r))),
     "mobile numbers as floats": (Personal.PHONE, lambda r: float(mobile(r))),
+    "mobile numbers as decimals": (Personal.PHONE, lambda r: Decimal(mobile(r))),
     "mobile numbers with their country": (Personal.PHONE, lambda r: f"+86 {mobile(r)}"),
     "mobile numbers in groups": (Personal.PHONE, lambda r: f"{(m := mobile(r))[:3]}-{m[3:7]}-{m[7:]}"),
     "mobile numbers behind a quote": (Personal.PHONE, lambda r: f"'{mobile(r)} "),

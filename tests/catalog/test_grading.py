@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from catalog_builders import field
 from hypothesis import given
 from hypothesis import strategies as st
-from personal_builders import GIVEN, LIKE, ROWS, column, digits, email, identity, luhn_right, mobile
+from personal_builders import GIVEN, LIKE, ROWS, column, digits, email, identity, luhn_right, mobile, plate
 
 from sandbox.catalog.column_hints import hints
 from sandbox.catalog.field_types import FieldType
@@ -34,10 +35,13 @@ def test_each_kind_is_found_under_a_name_that_says_nothing(what: str, rows: int)
     assert suggest([column(make, rows)]) == (Suggestion("c7", kind, 1.0, False, GRADES[kind], MASKINGS[kind]),)
 
 
-PROVINCES = "北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 云南"
+PROVINCES = (
+    "北京 天津 河北 山西 内蒙古 辽宁 吉林 黑龙江 上海 江苏 浙江 安徽 福建 江西 山东 "
+    "河南 湖北 湖南 广东 广西 海南 重庆 四川 贵州 云南 西藏 陕西 甘肃 青海 宁夏 新疆"
+)
 CITIES = (
-    "石家庄 唐山 秦皇岛 邯郸 邢台 保定 张家口 承德 沧州 廊坊 衡水 太原 大同 阳泉 长治 晋城 朔州 包头 乌海 赤峰 沈阳 大连 鞍山 抚顺 "
-    "成都 自贡 温州 宁波 常州 马鞍山 杭州 金华 黄山 武汉 黄石 黄冈 常德 岳阳 张家界 江门 梅州"
+    "石家庄 唐山 秦皇岛 邯郸 邢台 保定 张家口 承德 沧州 廊坊 衡水 太原 大同 阳泉 长治 晋城 朔州 包头 乌海 赤峰 "
+    "沈阳 大连 鞍山 抚顺 成都 自贡 温州 宁波 常州 马鞍山 杭州 金华 黄山 武汉 黄石 黄冈 常德 岳阳 张家界 江门 梅州"
 )
 DEGREES = "小学 初中 高中 中专 大专 本科 硕士 博士"
 TRADES = (
@@ -60,6 +64,7 @@ UNLIKE: dict[str, Callable[[Random], Any]] = {
     "milliseconds": lambda r: 1_700_000_000_000 + r.randrange(10**10),
     "microseconds": lambda r: 1_700_000_000_000_000 + r.randrange(10**13),
     "amounts": lambda r: r.randrange(10**7),
+    "amounts in decimals": lambda r: Decimal(r.randrange(10**9)).scaleb(-2),
     "amounts with places": lambda r: r.randrange(10**9) / 100,
     "numbers from snowflakes": lambda r: (1 << 60) + r.randrange(1 << 58),
     "numbers of 16 digits": lambda r: r.randrange(10**15, 10**16),
@@ -191,11 +196,15 @@ def test_shares_are_of_what_is_not_empty_and_rounded() -> None:
     assert suggest([]) == ()
 
 
-def test_the_kind_that_most_values_look_like_is_suggested() -> None:
+def test_of_several_kinds_the_most_sensitive_is_suggested() -> None:
     random = Random(2)
-    values = [identity(random) for _ in range(40)] + [email(random) for _ in range(60)]
+    values = (
+        [identity(random) for _ in range(20)] + [email(random) for _ in range(50)] + [plate(random) for _ in range(30)]
+    )
     (found,) = suggest([pa.record_batch({"c7": values})])
-    assert (found.kind, found.share) == (Personal.EMAIL, 0.6)
+    assert (found.kind, found.share) == (Personal.ID_NUMBER, 0.2)
+    (found,) = suggest([pa.record_batch({"c7": values[20:]})])
+    assert (found.kind, found.share) == (Personal.EMAIL, 0.62)
 
 
 @pytest.mark.parametrize(

@@ -131,11 +131,11 @@ def test_reading_is_lazy_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path.write_text("id,n\n" + "".join(f"k{i},{i}\n" for i in range(50_000)) + f"{CANARY},x\n")
     batches = read_table(path, PAIR)
     first = next(batches)
-    assert 0 < first.num_rows < 1000  # the file is wrong at its end, and nobody has looked there
+    assert 0 < first.num_rows < 3000  # the file is wrong at its end, and nobody has looked there
     sizes: list[int] = []
     with pytest.raises(InvalidSpec, match="row 50001"):
         sizes.extend(batch.nbytes for batch in batches)
-    assert max(sizes) < 4 * 4096 and len(sizes) > 100
+    assert max(sizes) < 2 * (csv_text.TOGETHER + 1) * 4096 and len(sizes) > 20
 
 
 def test_parquet_is_read_lazily_too(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ keys = st.text(st.characters(codec="utf-8", exclude_characters="*\x1f"), min_siz
 def test_no_key_comes_through(ids: list[str], rule: str) -> None:
     schema = Schema((replace(KEY, masking=rule), field("x")), ("id",))
     shown = Masker(schema, SECRET).apply(batch({"id": ids, "x": [None] * len(ids)}, schema))
-    cells = {str(cell) for column in shown.columns for cell in column.to_pylist()}
+    cells = {cell for column in shown.columns for cell in column.to_pylist()}
     assert not cells & set(ids)
 
 

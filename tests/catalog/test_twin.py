@@ -10,16 +10,18 @@ from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from catalog_builders import CODE, EVERY_TYPE, ROWS, batch, field, schema
+from catalog_builders import CODE, EVERY_TYPE, ROWS, Version, batch, field, schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sandbox.catalog import vault
 from sandbox.catalog.schema import Field, FieldType, Schema, Valid
 from sandbox.catalog.twin import Ask, Measurements, Question, cells, measure, questions, release, synthesise, tally
 from sandbox.catalog.twin.measurements import Column, Frequent, Span
@@ -114,6 +116,7 @@ def test_shares_add_up_to_the_stated_budget_exactly(kinds: list[Field], epsilon:
 
 def test_every_draw_of_noise_is_one_that_the_budget_names(real: pa.Table, monkeypatch: pytest.MonkeyPatch) -> None:
     spent: list[Fraction] = []
+    failing: list[float] = []
     histogram, frequent = release.histogram, release.frequent
 
     def counted_histogram(counts: Any, epsilon: Fraction) -> Any:
@@ -122,6 +125,7 @@ def test_every_draw_of_noise_is_one_that_the_budget_names(real: pa.Table, monkey
 
     def counted_frequent(counts: Mapping[str, int], least: int, epsilon: Fraction, delta: float) -> dict[str, int]:
         spent.append(epsilon)
+        failing.append(delta)
         return frequent(counts, least, epsilon, delta)
 
     monkeypatch.setattr(release, "histogram", counted_histogram)
@@ -130,6 +134,8 @@ def test_every_draw_of_noise_is_one_that_the_budget_names(real: pa.Table, monkey
     assert sorted(spent) == sorted(one.epsilon for one in questions(WIDE, 777))
     assert sum(spent) == Fraction(777, 1000)
     assert found.epsilon_milli == 777
+    assert len(failing) == 2
+    assert sum(failing) <= found.delta == 2.0**-40
 
 
 def test_keys_are_asked_nothing() -> None:
@@ -259,6 +265,13 @@ def test_texts_of_a_few_people_are_shown_to_nobody(least: int) -> None:
     sure = release.frequent({**counts, "often": least + 5000}, least, Fraction(1, 10), 2.0**-40)
     assert list(sure) == ["often"]
     assert abs(sure["often"] - least - 5000) < 1000
+
+
+@pytest.mark.parametrize("delta", [0.2, 0.02])
+def test_what_one_row_makes_appear_appears_no_more_often_than_delta(delta: float) -> None:
+    counts = {f"least {place}": 10 for place in range(1000)}
+    shown = sum(len(release.frequent(counts, 10, Fraction(1), delta)) for _ in range(20))
+    assert 0 < shown / 20_000 <= delta
 
 
 def test_with_all_the_budget_there_is_nine_rows_are_still_too_few() -> None:
@@ -393,6 +406,18 @@ def test_a_half_declared_range_holds_in_twins() -> None:
     made = twin(measure(of(few), half, 1000), 500, of_=half)
     assert all(value is None or value >= 500 for value in made.column("low").to_pylist())
     assert all(value is None or value <= date(1950, 6, 30) for value in made.column("high").to_pylist())
+
+
+def test_rows_from_the_vault_give_a_twin_that_the_vault_takes(tmp_path: Path) -> None:
+    node_key, version = b"k" * 16, Version(WIDE)
+    sealed = vault.seal_version(tmp_path / "real", node_key, version, iter(of(table(3000))()))
+    place = vault.version_dir(tmp_path / "real", CODE, 1)
+    key = vault.unwrap(node_key, sealed.wrapped_key, CODE, 1)
+    wanted = [name for name in WIDE.names if name not in WIDE.key]
+    found = measure(lambda: vault.open_version(place, key, wanted), WIDE, 1000)
+    made = vault.seal_version(tmp_path / "twin", node_key, version, synthesise(found, WIDE, CODE, 2000, b"s"))
+    assert (found.rows, made.manifest.rows) == (3000, 2000)
+    assert made.content_hash != sealed.content_hash
 
 
 # Extremes

@@ -142,11 +142,13 @@ def test_shares_are_never_overwritten_and_a_yes_is_needed(run: Any, home: Path, 
 
 @pytest.mark.parametrize("text", ["", "nothing", "ä", "sandbox-share-1 AAAA", "x" * 70_000])
 def test_what_is_no_share_is_refused(run: Any, home: Path, tmp_path: Path, text: str) -> None:
+    divide(run, home, tmp_path / "shares", "wang", "li")
     (tmp_path / "x").write_text(text)
     ended = run("node", "join-key", "--home", home, "--share", tmp_path / "x", "--json")
     assert (ended.code, ended.json["error"]["code"]) == (1, "InvalidSpec")
 
 
+@pytest.mark.slow
 def test_officers_type_passphrases_of_their_own(run: Any, terminal: Any, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "shares"
     words = ("--need", 2, "--officer", "wang", "--officer", "li", "--lock", "--yes", "--home", home)

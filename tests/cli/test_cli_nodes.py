@@ -38,6 +38,12 @@ operator = "operator"
 computing_parties = ["witness"]
 kinds = ["psi"]
 valid_days = 1
+[outline]
+data_use = "customers of both sides"
+supply = "one table at each node"
+problem = "how many customers both have"
+category = "shared"
+field_of_use = "tests"
 [applicant]
 card = "officer/key.card"
 [recipient]

@@ -43,10 +43,10 @@ def test_no_command_is_lost() -> None:
         "dataset ": "register list show destroy",
         "model ": "pack show try upload list",
         "tee ": "quote verify doctor",
-        "scenario ": "draft apply approve list show revoke",
+        "scenario ": "form check draft apply approve list show diff refuse ask-changes suspend resume revoke",
         "job ": "plan submit watch show list cancel result",
         "review ": "list show approve refuse send-back",
-        "consent ": "issue",
+        "consent ": "issue certify sign withdraw carry evidence challenges challenge produce letter judge",
         "audit ": "entries checkpoint verify trust fsck reason",
         "request ": "sign",
     }

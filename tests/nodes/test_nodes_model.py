@@ -31,6 +31,7 @@ from sandbox.errors import (
     OutputWithheld,
     PolicyRefused,
     Unavailable,
+    WrongState,
 )
 from sandbox.keyring import public_key
 from sandbox.kinds.confined import scratch
@@ -41,6 +42,7 @@ from sandbox.model import (
     ConsentRule,
     DatasetView,
     Decision,
+    Environment,
     JobKind,
     JobView,
     OutputClass,
@@ -207,7 +209,7 @@ def draft(world: World, person: keyring.Person, data: DatasetView, measured: lis
         recipient=Recipient("operator", card.identity_key, card.sealing.key),
         computing_parties=(),
         quota=Quota(200, 200, 10_000_000),
-        consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, ()),
+        consent=Consent(ConsentRule.HELD_LETTER, ConsentRule.NONE, (), letter_days=14),
         controller="",
         bundles=tuple(measured),
         isolation=strongest().value,
@@ -532,6 +534,27 @@ def test_bad_code_ends_in_fixed_words_with_nothing_from_inside(shop: Shop, name:
     assert all(MARK not in text and "NOBODY" not in text for text in everywhere)
     assert all("ValueError" not in text and "model.py" not in text for text in everywhere[1:])
     gone(shop.world, set())
+
+
+def test_over_a_twin_its_author_reads_what_it_printed_and_nothing_is_held(shop: Shop) -> None:
+    shop.world.op_owner.make_twin(shop.data.code, shop.data.version, 2000)
+    failed = shop.ended(shop.submit("raises", test=True))
+    assert failed.state is State.FAILED and failed.environment is Environment.TEST
+    printed = shop.merchant.console(failed.job_id)
+    assert "ValueError" in printed and "'income'" in printed
+    assert not any(person in printed for person in shop.rows["id"].to_pylist())
+    learnt = shop.ended(shop.submit("fit", test=True))
+    assert learnt.state is State.RELEASED  # in production two people look first
+    with pytest.raises(NotFound, match="printed nothing"):
+        shop.merchant.console(learnt.job_id)
+    with pytest.raises(NotFound):
+        shop.world.clients["op-merchant"].console(failed.job_id)
+
+
+def test_over_rows_nobody_reads_what_it_printed(shop: Shop) -> None:
+    job = shop.ended(shop.submit("raises"))
+    with pytest.raises(WrongState, match="on twins only"):
+        shop.merchant.console(job.job_id)
 
 
 def test_code_that_does_not_end_is_ended(shop: Shop) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,13 +15,15 @@ from jobs.credit_score.columns import BANK, BANK_FEATURES, OPERATOR, OPERATOR_FE
 from sandbox import wire
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import schema_bytes
-from sandbox.client import Applicant, issue_consent, job_from_file, scenario_from_toml
+from sandbox.client import Applicant, differences, issue_consent, job_from_file, read_draft, scenario_from_toml
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.keyring import Person
 from sandbox.model import (
     AggregateSpec,
     BatchScore,
+    Category,
     ConsentRule,
+    ConsentSource,
     Dimension,
     JobKind,
     Measure,
@@ -33,6 +36,7 @@ from sandbox.model import (
     ScoreSpec,
     Statistic,
     TrainSpec,
+    VersionRule,
 )
 
 EXAMPLES = Path(__file__).parents[2] / "jobs" / "credit_score"
@@ -75,6 +79,93 @@ def test_the_example_scenario_is_whole(files: Path, officer: Person) -> None:
     assert scenario.not_after_ms - scenario.not_before_ms == 90 * 86_400_000
 
 
+def test_the_example_says_what_it_is_for_and_what_stands_behind_it(files: Path) -> None:
+    scenario = scenario_from_toml(EXAMPLES / "scenario.toml", files=files)
+    outline, consent, quota = scenario.outline, scenario.consent, scenario.quota
+    assert outline is not None and (outline.category, outline.field_of_use) == (Category.AUTHORISED, "finance")
+    assert all(len(text) >= 10 for text in (outline.data_use, outline.supply, outline.problem))
+    assert (consent.sources, consent.most_uses) == ((ConsentSource.ATTESTED,), 0)
+    assert (consent.sample_permille, consent.letter_days) == (5, 14)
+    assert (quota.calls_per_day, quota.rows_total, quota.rows_per_day, quota.people_total) == (100, 2_000_000, 0, 0)
+    assert scenario.amends == b""
+
+
+@pytest.mark.parametrize("name", ["credit_score", "income_query", "intersections", "joint_totals", "own_model"])
+def test_every_example_is_an_application_that_lacks_nothing_of_its_own(tmp_path: Path, name: str) -> None:
+    """Without the files it names: cards and entries are the only things that it cannot bring."""
+    text = (EXAMPLES.parent / name / "scenario.toml").read_text(encoding="utf-8")
+    text = re.sub(r'(?m)^(card|file) = ".*"', r'\1 = ""', text)
+    (tmp_path / "s.toml").write_text(re.sub(r"(?m)^(issuers|bundles) = .*$", "", text), encoding="utf-8")
+    lacks = {gap.field for gap in read_draft(tmp_path / "s.toml").gaps}
+    files = {"applicant", "recipient.card", "datasets", "datasets.label", "consent.issuers", "bundles"}
+    assert {"applicant", "recipient.card", "datasets"} <= lacks <= files
+
+
+def test_a_dataset_by_its_schema(files: Path) -> None:
+    entry = json.loads((files / "bank.dataset.json").read_text()) | {"schema_digest": "2e" * 32, "rows": 9}
+    (files / "bank.dataset.json").write_text(json.dumps(entry))
+    by_file = 'file = "bank.dataset.json"\nrule = "same_schema"\nmax_age_days = 40'
+    code = make_code("bank", "bank data")
+    by_hand = f'owner = "bank"\ncode = "{code}"\nrule = "same_schema"\nschema_digest = "{"2e" * 32}"\nmax_age_days = 40'
+    text = (EXAMPLES / "scenario.toml").read_text(encoding="utf-8")
+    uses = []
+    for written in (by_file, by_hand):
+        (files / "s.toml").write_text(text.replace('file = "bank.dataset.json"', written), encoding="utf-8")
+        uses.append(scenario_from_toml(files / "s.toml").datasets[0])
+    assert (uses[0].rule, uses[0].version, uses[0].content_hash) == (VersionRule.SAME_SCHEMA, 0, b"")
+    assert (uses[0].schema_digest, uses[0].max_age_days, uses[0].rows) == (b"\x2e" * 32, 40, 9)
+    assert dataclasses.replace(uses[0], rows=0) == uses[1]
+
+
+def test_everything_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_text('kinds = ["score"]\nvalid_days = 0\n[outline]\nsupply = "every month, by hand"\n')
+    fields = [gap.field for gap in read_draft(tmp_path / "s.toml").gaps]
+    assert fields == [
+        "outline.category",
+        "outline.data_use",
+        "outline.problem",
+        "outline.field_of_use",
+        *("name", "merchant", "purpose", "operator", "applicant", "recipient.node", "recipient.card"),
+        *("datasets", "price.tariff", "outputs of score", "not_after"),
+        *("quota.calls_per_day", "quota.calls_total", "quota.rows_total"),
+        *("consent.single", "consent.issuers", "consent.sources"),
+    ]
+    with pytest.raises(InvalidSpec, match=r"s.toml: not complete: outline.category"):
+        scenario_from_toml(tmp_path / "s.toml")
+
+
+def test_what_an_amendment_changes_is_told_field_by_field(files: Path) -> None:
+    text = (EXAMPLES / "scenario.toml").read_text(encoding="utf-8")
+    (files / "s.toml").write_text(text, encoding="utf-8")
+    before = scenario_from_toml(files / "s.toml")
+    changed = text.replace("score_step = 5", f'score_step = 10\namends = "{DIGEST}"').replace(
+        "max_rows = 20000", "max_rows = 9"
+    )
+    changed = changed.replace('name = "income_band"', 'name = "band"')
+    (files / "s.toml").write_text(changed, encoding="utf-8")
+    after = dataclasses.replace(scenario_from_toml(files / "s.toml"), not_before_ms=before.not_before_ms)
+    after = dataclasses.replace(after, not_after_ms=before.not_after_ms, outputs=after.outputs[1:])
+    found = {one.field: (one.before, one.after) for one in differences(before, after)}
+    assert found["score_step"] == (5, 10)
+    assert found["outputs.score.scores.max_rows"] == (20_000, 9)
+    names = tuple(f"{rule.kind.name.lower()}.{rule.name}" for rule in before.outputs)
+    assert found["outputs"] == (names, names[1:])
+    assert found["outputs.psi.aligned.min_group"] == (10, None)
+    assert found["dimensions"] == (("income_band",), ("band",))
+    assert not {"nonce", "amends", "datasets", "purpose"} & set(found)
+    assert differences(before, dataclasses.replace(before, nonce=bytes(16))) == ()
+
+
+def test_two_versions_of_one_dataset_are_told_apart(files: Path) -> None:
+    scenario = scenario_from_toml(EXAMPLES / "scenario.toml", files=files)
+    first = scenario.datasets[0]
+    twice = dataclasses.replace(scenario, datasets=(first, dataclasses.replace(first, version=3)))
+    more = dataclasses.replace(scenario, datasets=(first, dataclasses.replace(first, version=3, fields=("term",))))
+    assert [(one.field, one.after) for one in differences(twice, more)] == [
+        (f"datasets.{first.code} 2.fields", ("term",))
+    ]
+
+
 def test_two_applications_are_two_scenarios(files: Path) -> None:
     first, second = (scenario_from_toml(EXAMPLES / "scenario.toml", files=files) for _ in range(2))
     assert first.nonce != second.nonce
@@ -83,7 +174,20 @@ def test_two_applications_are_two_scenarios(files: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('name = "joint-credit-score"', "", "name is missing"),
+        ('name = "joint-credit-score"', "", r"not complete: name \("),
+        ('category = "authorised"', "", r"not complete: outline.category \("),
+        ('category = "authorised"', 'category = "secret"', "not one of shared, open, authorised"),
+        ('field_of_use = "finance"', 'field = "finance"', "'field'"),
+        ('sources = ["attested"]', 'sources = ["rumour"]', "not one of subject, attested, letter"),
+        ('sources = ["attested"]', "", r"not complete: consent.sources \("),
+        ("score_step = 5", 'amends = "5a"', "amends is not 64 hexadecimal digits"),
+        ("calls_per_day = 100", 'calls_per_day = "100"', "calls_per_day is of another type"),
+        ('file = "bank.dataset.json"', 'file = "bank.dataset.json"\nrule = "newest"', "not one of exact, same_schema"),
+        (
+            'file = "bank.dataset.json"',
+            'file = "bank.dataset.json"\nrule = "same_schema"',
+            "schema_digest is missing",
+        ),
         ('merchant = "Example Bank"', "merchant = 7", "merchant is of another type"),
         ("score_step = 5", "score_step = true", "score_step is of another type"),
         ("score_step = 5", "score_step = -1", "does not fit"),
@@ -97,6 +201,8 @@ def test_two_applications_are_two_scenarios(files: Path) -> None:
         ('label = "default"', 'label = "defualt"', "no column 'defualt'"),
         ('key = ["id"]', "key = [1]", "not a list of texts"),
         ("valid_days = 90", 'valid_days = 90\nnot_after = "2030-01-01"', "either valid_days or not_after"),
+        ("valid_days = 90", "", r"not complete: not_after \("),
+        ("valid_days = 90", "valid_days = 4000000", "valid_days is out of range"),
         ("valid_days = 90", 'not_after = "soon"', "ISO 8601"),
         ('file = "bank.dataset.json"', 'code = "WRONG"\nowner = "bank"\nversion = 1', "20 characters"),
         ('purpose = "credit', 'purpose = "${why} credit', "no value"),

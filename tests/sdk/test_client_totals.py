@@ -39,6 +39,12 @@ operator = "operator"
 kinds = ["psi", "aggregate"]
 valid_days = 1
 accepts_two_contributors = true
+[outline]
+data_use = "people's cities, ages, incomes"
+supply = "one table at each node"
+problem = "how people live in each city"
+category = "shared"
+field_of_use = "tests"
 [applicant]
 card = "officer.card"
 [recipient]
@@ -90,6 +96,7 @@ calls_total = 10
 rows_total = 100000
 [consent]
 batch = "held_letter"
+letter_days = 14
 [price]
 tariff = "fujian-2024"
 """

@@ -35,7 +35,7 @@ RARE: Final = 1000  # a text with fewer than one row in so many is no category
 LONGEST_CATEGORY: Final = 64  # characters
 BUCKETS: Final = 1 << 14
 CATEGORICAL: Final = 80  # percent of the rows with a text that categories make up, for a column to have no others
-_ODDS: Final = 100  # fewer than one in so many columns, by the odds in ``release``, gets missing values of noise only
+_CAREFUL: Final = 100  # missing values are told as warily as if a column had so many cells of them
 _PLACES: Final = (0, 2, 4, DECIMAL_PLACES)
 _ABOVE_NOISE: Final = 24  # scales of the noise that a finer cell holds, if all hold the same
 _FITTING: Final = 95  # percent of the rows whose decimal places are enough
@@ -236,7 +236,7 @@ class Texts:
 def _answer(counts: Whole, epsilon: Fraction, rows: int) -> tuple[int, Whole]:
     """Return the noisy number of missing values, none or all where it may be noise, and the other noisy counts."""
     noisy = np.maximum(release.histogram(counts, epsilon), 0)
-    nulls, doubt = min(int(noisy[-1]), rows), release.doubtful(epsilon, _ODDS)
+    nulls, doubt = min(int(noisy[-1]), rows), release.doubtful(epsilon, _CAREFUL)
     if nulls < doubt:
         nulls = 0
     elif nulls > rows - doubt:

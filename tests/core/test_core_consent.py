@@ -1,0 +1,744 @@
+"""Consents from three sources, their use and withdrawal; and what becomes of the letters behind what was released."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from core_builders import BANK, DAY, FLOORS, ISSUER, NOW, OFFICER, OTHER, RECIPIENT, facts, psi, scenario, standing
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import delete, select
+
+from sandbox import challenges, letters, record, registry, signed, wire
+from sandbox.api.post import Post
+from sandbox.audit import log as audit_log
+from sandbox.challenges import Drawn
+from sandbox.client import certify_subject, issue_consent, sign_consent, withdraw
+from sandbox.crypto.envelope import seal_to
+from sandbox.crypto.sm2 import PrivateKey
+from sandbox.crypto.sm3 import sm3, tagged
+from sandbox.errors import (
+    AlreadyExists,
+    BudgetSpent,
+    IntegrityFailed,
+    InvalidSpec,
+    NotFound,
+    PartyFailed,
+    PolicyRefused,
+    SandboxError,
+    Unauthenticated,
+    WrongState,
+)
+from sandbox.home import Home, init
+from sandbox.keyring import Person, create_person
+from sandbox.kinds import drawn
+from sandbox.ledger import Ledger
+from sandbox.model import (
+    ApplicantInput,
+    ConsentRule,
+    ConsentSource,
+    ConsentToken,
+    ConsentWithdrawal,
+    Entry,
+    Environment,
+    JobSubmission,
+    LetterJudgement,
+    LetterState,
+    SealedInput,
+    Signed,
+    SubjectKey,
+    WithdrawalNotice,
+)
+from sandbox.policy import book, spending
+from sandbox.policy.admit import admit
+from sandbox.policy.consent import Consented, commitment, open_subject, token_digest
+from sandbox.record import Job
+from sandbox.store import Store, consents, withdrawn_consents
+from sandbox.store import challenges as store_challenges
+from sandbox.store import letters as store_letters
+
+NODE, PERSON_KEY, SECOND_ISSUER = (PrivateKey.generate() for _ in range(3))
+DIGEST, OPENING, PERSON = b"S" * 32, b"o" * 32, "110101199001010000"
+LETTER = b"%PDF-1.7 a letter, signed by hand"
+NODE_KEY, LASTING = b"k" * 16, b"l" * 32
+RULE = replace(
+    scenario().consent,
+    issuers=(ISSUER.public.to_bytes(), SECOND_ISSUER.public.to_bytes()),
+    sources=tuple(ConsentSource),
+    most_uses=3,
+    sample_permille=100,
+    letter_days=14,
+)
+ONE = scenario(consent=RULE)
+
+
+# --- tokens -----------------------------------------------------------------------------------------------------------
+
+
+def token(signer: PrivateKey = ISSUER, **changes: Any) -> Signed:
+    whole = {"subject_id": PERSON, "scenario_digest": DIGEST, "purpose": ONE.purpose, "not_after_ms": NOW + 1}
+    whole |= {"nonce": b"n" * 16, "source": ConsentSource.ATTESTED, "evidence": sm3(b"a record")}
+    return signed.sign(signer, "consent", ConsentToken(**{**whole, **changes}))
+
+
+def own(signer: PrivateKey = PERSON_KEY, **changes: Any) -> Signed:
+    return token(signer, **{"source": ConsentSource.SUBJECT, "evidence": b"", **changes})
+
+
+def word(issuer: PrivateKey = ISSUER, key: PrivateKey = PERSON_KEY, **changes: Any) -> Signed:
+    whole: dict[str, Any] = {"subject_id": PERSON, "key": key.public.to_bytes(), "not_after_ms": NOW + 1}
+    return signed.sign(issuer, "subject-key", SubjectKey(**{**whole, **changes}))
+
+
+def opened(
+    consent: Signed | None = None,
+    subject_key: Signed | None = None,
+    *,
+    rule: Any = RULE,
+    person: str = PERSON,
+    committed: bytes = b"",
+    party: str = "operator",
+    times: int = 1,
+    at: int = NOW,
+    spoil: Callable[[bytes], bytes] = bytes,
+) -> Consented:
+    """Open an applicant's input of one's own making, changed as asked."""
+    content = wire.encode(ApplicantInput(person, OPENING, consent or token(), subject_key))
+    committed = committed or commitment(person, OPENING)
+    inputs = (SealedInput(party, spoil(seal_to(NODE.public, content, tagged("applicant", committed)))),) * times
+    return open_subject(NODE, "operator", inputs, committed, replace(ONE, consent=rule), DIGEST, at)
+
+
+def flipped(sealed: bytes) -> bytes:
+    return sealed[:-1] + bytes([sealed[-1] ^ 1])
+
+
+def test_a_consent_of_each_source_names_the_person_and_who_answers_for_it() -> None:
+    attested, letter = opened(), opened(token(source=ConsentSource.LETTER, evidence=sm3(LETTER), uses=2))
+    assert (attested.subject_id, attested.source, attested.uses) == (PERSON, ConsentSource.ATTESTED, 1)
+    assert (letter.source, letter.evidence, letter.uses) == (ConsentSource.LETTER, sm3(LETTER), 2)
+    assert attested.signers == letter.signers == {ISSUER.public.key_id}
+    subject = opened(own(uses=3), word(SECOND_ISSUER))
+    assert (subject.source, subject.uses) == (ConsentSource.SUBJECT, 3)
+    assert subject.signers == {PERSON_KEY.public.key_id, SECOND_ISSUER.public.key_id}
+    assert PERSON not in repr((attested, letter, subject))
+
+
+TAMPERED = token()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        ({"party": "bank"}, InvalidSpec, "one sealed input for operator"),
+        ({"times": 2}, InvalidSpec, "one sealed input for operator"),
+        ({"spoil": flipped}, InvalidSpec, "does not open"),
+        ({"committed": commitment(PERSON, b"x" * 32)}, InvalidSpec, "does not fit the commitment"),
+        ({"person": "somebody"}, PolicyRefused, "another person's"),
+        ({"consent": token(subject_id="somebody")}, PolicyRefused, "another person's"),
+        ({"consent": token(scenario_digest=b"X" * 32)}, PolicyRefused, "another scenario or purpose"),
+        ({"consent": token(purpose="advertising")}, PolicyRefused, "another scenario or purpose"),
+        ({"consent": token(not_after_ms=NOW)}, PolicyRefused, "has expired"),
+        ({"at": NOW + 1}, PolicyRefused, "has expired"),
+        ({"consent": token(OFFICER)}, PolicyRefused, "not signed by an issuer"),
+        (
+            {"consent": replace(TAMPERED, payload=TAMPERED.payload.replace(b"1101", b"9999"))},
+            PolicyRefused,
+            "signature does not verify",
+        ),
+        ({"consent": token(evidence=b"")}, PolicyRefused, "names no evidence"),
+        ({"consent": token(source=ConsentSource.LETTER, evidence=b"")}, PolicyRefused, "names no evidence"),
+        ({"consent": token(evidence=b"short")}, PolicyRefused, "not an SM3 digest"),
+        ({"consent": token(uses=4)}, PolicyRefused, "more calls than"),
+        ({"consent": token(uses=2), "rule": replace(RULE, most_uses=0)}, PolicyRefused, "more calls than"),
+        ({"rule": replace(RULE, sources=(ConsentSource.LETTER,))}, PolicyRefused, "does not allow consents from this"),
+        ({"rule": replace(RULE, sources=())}, PolicyRefused, "does not allow consents from this"),
+        # the person's own key
+        ({"consent": own()}, PolicyRefused, "not signed by an issuer"),
+        ({"consent": own(ISSUER)}, PolicyRefused, "comes with an issuer's word"),
+        ({"consent": own(), "subject_key": word(OFFICER)}, PolicyRefused, "not certified by an issuer"),
+        ({"consent": own(), "subject_key": word(subject_id="somebody")}, PolicyRefused, "another person's"),
+        (
+            {"consent": own(), "subject_key": word(not_after_ms=NOW)},
+            PolicyRefused,
+            "person's key has expired",
+        ),
+        ({"consent": own(OTHER), "subject_key": word()}, PolicyRefused, "not signed by the person's certified key"),
+        ({"consent": token(PERSON_KEY), "subject_key": word()}, PolicyRefused, "names another source"),
+        ({"consent": own(ISSUER), "subject_key": word(key=ISSUER)}, PolicyRefused, "or an issuer's"),
+        ({"consent": own(OFFICER), "subject_key": word(key=OFFICER)}, PolicyRefused, "is the applicant's"),
+        ({"consent": own(RECIPIENT), "subject_key": word(key=RECIPIENT)}, PolicyRefused, "the recipient's"),
+        (
+            {"consent": own(), "subject_key": replace(word(), signature=word(OTHER).signature)},
+            PolicyRefused,
+            "not certified by an issuer",
+        ),
+        (
+            {"consent": own(), "subject_key": word(), "rule": replace(RULE, sources=(ConsentSource.ATTESTED,))},
+            PolicyRefused,
+            "does not allow consents from this",
+        ),
+    ],
+)
+def test_any_other_consent_is_refused(change: dict[str, Any], kind: type[SandboxError], told: str) -> None:
+    with pytest.raises(kind) as refusal:
+        opened(**change)
+    assert told in refusal.value.tell
+    assert PERSON not in refusal.value.tell + str(refusal.value)
+
+
+def test_what_the_sdk_makes_is_what_the_nodes_take(tmp_path: Path) -> None:
+    desk, person = (create_person(tmp_path / name, name, "Example") for name in ("desk", "person"))
+    rule = replace(RULE, issuers=(desk.identity.public.to_bytes(),))
+    now = signed.now_ms()
+    made = [
+        (issue_consent(desk, PERSON, DIGEST, ONE.purpose, 60), None),
+        (
+            issue_consent(
+                desk, PERSON, DIGEST, ONE.purpose, 60, source=ConsentSource.LETTER, evidence=sm3(LETTER), uses=3
+            ),
+            None,
+        ),
+        (
+            sign_consent(person, PERSON, DIGEST, ONE.purpose, 60, uses=2),
+            certify_subject(desk, PERSON, person.identity.public, 60),
+        ),
+    ]
+    for (consent, subject_key), uses in zip(made, (1, 3, 2), strict=True):
+        assert opened(consent, subject_key, rule=rule, at=now).uses == uses
+        notice = withdraw(desk, consent)
+        found = spending.check_withdrawal(replace(ONE, consent=rule), DIGEST, notice)
+        assert found.token == token_digest(consent)
+    with pytest.raises(InvalidSpec, match="names the letter's SM3"):
+        issue_consent(desk, PERSON, DIGEST, ONE.purpose, 60, source=ConsentSource.LETTER)
+    with pytest.raises(InvalidSpec, match="signed by the person"):
+        issue_consent(desk, PERSON, DIGEST, ONE.purpose, 60, source=ConsentSource.SUBJECT)
+
+
+# --- use --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = Store.at(tmp_path / "store.db")
+    made.create()
+    yield made
+    made.close()
+
+
+def use(store: Store, job_id: str, consent: Consented, environment: Environment = Environment.PRODUCTION) -> bytes:
+    with store.write() as conn:
+        return spending.reserve(conn, NODE_KEY, job_id, consent, environment)
+
+
+def test_a_consent_is_used_as_often_as_it_says_and_a_refusal_leaves_nothing(store: Store) -> None:
+    once, twice = opened(), opened(token(uses=2, nonce=b"m" * 16))
+    use(store, "job-1", once)
+    with pytest.raises(BudgetSpent, match="used already"):
+        use(store, "job-2", once)
+    use(store, "job-2", twice)
+    use(store, "job-3", twice)
+    with pytest.raises(BudgetSpent, match="used already, 2 times"):
+        use(store, "job-4", twice)
+    with store.read() as conn:
+        assert conn.execute(select(consents.c.job_id).order_by(consents.c.job_id)).all() == [
+            ("job-1",),
+            ("job-2",),
+            ("job-3",),
+        ]
+
+
+def test_what_was_not_spent_comes_back_and_what_was_spent_does_not(store: Store) -> None:
+    consent = opened()
+    use(store, "job-1", consent)
+    with store.write() as conn:
+        spending.give_back(conn, "job-1")
+    use(store, "job-2", consent)
+    with store.write() as conn:
+        spending.spend(conn, "job-2")
+        spending.give_back(conn, "job-2")
+    with pytest.raises(BudgetSpent):
+        use(store, "job-3", consent)
+
+
+def test_tests_do_not_use_up_a_consent(store: Store) -> None:
+    consent = opened()
+    use(store, "test-1", consent, Environment.TEST)
+    with pytest.raises(BudgetSpent):
+        use(store, "test-2", consent, Environment.TEST)
+    use(store, "job-1", consent)
+
+
+def test_the_same_nonce_of_two_issuers_is_two_consents_and_signing_again_is_none(store: Store) -> None:
+    first, second, again = opened(token(ISSUER)), opened(token(SECOND_ISSUER)), opened(token(ISSUER))
+    use(store, "job-1", first)
+    use(store, "job-2", second)
+    with pytest.raises(BudgetSpent):  # another signature over the same words
+        use(store, "job-3", again)
+
+
+def test_the_entry_commits_to_token_and_evidence_and_the_owner_can_open_it(store: Store) -> None:
+    consent = opened()
+    digest = use(store, "job-1", consent)
+    with store.read() as conn:
+        content = spending.opening(conn, NODE_KEY, "job-1")
+        assert sm3(content) == digest and len(content) == 96
+        assert spending.opened(content) == (consent.token, consent.evidence)
+        with pytest.raises(NotFound):
+            spending.opening(conn, NODE_KEY, "job-2")
+        sealed = conn.scalar(select(consents.c.sealed))
+    assert consent.evidence not in sealed and digest not in (sm3(consent.evidence), sm3(consent.token))
+
+
+# --- withdrawal -------------------------------------------------------------------------------------------------------
+
+
+def withdrawal(signer: PrivateKey, consent: Signed, subject_key: Signed | None = None, **changes: Any) -> Any:
+    whole: dict[str, Any] = {"token": token_digest(consent), "scenario_digest": DIGEST, "time_ms": NOW}
+    made = signed.sign(signer, "consent-withdrawal", ConsentWithdrawal(**{**whole, **changes}))
+    return WithdrawalNotice(made, signer.public.to_bytes(), subject_key)
+
+
+def file(store: Store, notice: WithdrawalNotice, untold: tuple[str, ...] = ()) -> bool:
+    with store.write() as conn:
+        return spending.withdraw(conn, NODE_KEY, LASTING, spending.check_withdrawal(ONE, DIGEST, notice), untold)
+
+
+def is_withdrawn(store: Store, consent: Consented) -> bool:
+    with store.read() as conn:
+        try:
+            spending.check_not_withdrawn(conn, LASTING, consent)
+        except PolicyRefused as error:
+            assert "was withdrawn" in error.tell
+            return True
+    return False
+
+
+LATER = word(not_after_ms=1)  # it has expired; leaving must not be harder than consenting
+
+
+@pytest.mark.parametrize(
+    ("consent", "subject_key", "notice", "counts"),
+    [
+        (token(), None, withdrawal(ISSUER, token()), True),
+        (token(), None, withdrawal(SECOND_ISSUER, token()), False),  # another issuer's is not its to withdraw
+        (token(), None, withdrawal(ISSUER, token(nonce=b"m" * 16)), False),
+        (token(), None, withdrawal(ISSUER, token(SECOND_ISSUER)), False),
+        (token(), None, withdrawal(PERSON_KEY, token(), LATER), True),  # the person's own key, of a desk's token
+        (token(), None, withdrawal(OTHER, token(), word(key=OTHER, subject_id="somebody")), False),
+        (own(), word(), withdrawal(PERSON_KEY, own(), LATER), True),
+        (own(), word(), withdrawal(ISSUER, own()), True),  # who certified the key, should it be lost
+        (own(), word(), withdrawal(SECOND_ISSUER, own()), False),
+    ],
+)
+def test_a_withdrawal_counts_if_it_is_of_one_who_may(
+    store: Store, consent: Signed, subject_key: Signed | None, notice: WithdrawalNotice, counts: bool
+) -> None:
+    found = opened(consent, subject_key)
+    assert not is_withdrawn(store, found)
+    assert file(store, notice)
+    assert not file(store, notice)
+    assert is_withdrawn(store, found) is counts
+
+
+@pytest.mark.parametrize(
+    ("notice", "told"),
+    [
+        (withdrawal(OTHER, token()), "not signed by an issuer"),
+        (withdrawal(OFFICER, token()), "not signed by an issuer"),
+        (withdrawal(PERSON_KEY, token()), "not signed by an issuer"),
+        (withdrawal(OTHER, token(), word()), "not signed by the person's certified key"),
+        (withdrawal(PERSON_KEY, token(), word(OFFICER)), "not certified by an issuer"),
+        (withdrawal(ISSUER, token(), scenario_digest=b"X" * 32), "another scenario"),
+        (replace(withdrawal(OTHER, token()), signer=ISSUER.public.to_bytes()), "signature does not verify"),
+    ],
+)
+def test_a_withdrawal_by_a_stranger_is_refused(store: Store, notice: WithdrawalNotice, told: str) -> None:
+    with pytest.raises(PolicyRefused) as refusal:
+        file(store, notice)
+    assert told in refusal.value.tell and PERSON not in refusal.value.tell
+
+
+def test_a_withdrawal_is_told_to_each_owner_once_and_names_nobody_in_the_store(store: Store) -> None:
+    notice = withdrawal(PERSON_KEY, token(), word())
+    file(store, notice, ("operator", "fund"))
+    with store.read() as conn:
+        (waiting,) = spending.untold(conn, NODE_KEY)
+        row = conn.execute(select(withdrawn_consents)).one()
+    assert (waiting.notice, waiting.scenario_digest, waiting.parties) == (notice, DIGEST, ("fund", "operator"))
+    assert PERSON.encode() not in b"".join(bytes(value) for value in row if isinstance(value, bytes))
+    for party, left in (("operator", [("fund",)]), ("fund", [])):
+        with store.write() as conn:
+            spending.told(conn, token_digest(token()), PERSON_KEY.public.key_id, party)
+            assert [one.parties for one in spending.untold(conn, NODE_KEY)] == left
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 10**7), st.integers(0, 1000))
+def test_at_least_one_is_drawn_and_never_more_than_there_are(people: int, permille: int) -> None:
+    count = drawn.how_many(people, permille)
+    assert 1 <= count <= min(people, drawn.MOST)
+    assert count == drawn.MOST or count == max(1, -(-people * permille // 1000))
+
+
+class Rows:
+    """What a worker shows of a score: whose rows, and a place for artefacts."""
+
+    def __init__(self, me: str = "operator", rule: ConsentRule = ConsentRule.HELD_LETTER, **changes: Any) -> None:
+        self.me, self.kept = me, dict[str, bytes]()
+        self.scenario = replace(ONE, consent=replace(RULE, batch=rule))
+        environment = changes.get("environment", Environment.PRODUCTION)
+        self.plan = SimpleNamespace(recipient_node="bank", environment=environment)
+
+    def keys(self) -> pa.Array:
+        return pa.array([f"person-{number}" for number in range(1000)])
+
+    def keep(self, name: str, content: bytes) -> None:
+        self.kept[name] = content
+
+
+def test_who_is_drawn_is_among_those_released_and_differs_each_time() -> None:
+    found = []
+    for _ in range(3):
+        rows: Any = Rows()
+        drawn.draw(rows, np.arange(200, 500))
+        found.append(wire_people(rows.kept[drawn.DRAWN]))
+    assert all(len(set(people)) == 30 and set(people) <= {f"person-{n}" for n in range(200, 500)} for people in found)
+    assert len({tuple(people) for people in found}) == 3
+
+
+def wire_people(content: bytes) -> list[str]:
+    people: list[str] = json.loads(content)
+    return people
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [Rows("bank"), Rows(rule=ConsentRule.TOKEN), Rows(environment=Environment.TEST)],
+    ids=["recipient", "no letters", "test"],
+)
+def test_nobody_is_drawn_where_no_letters_stand_behind_it(rows: Any) -> None:
+    drawn.draw(rows, np.arange(200, 500))
+    assert rows.kept == {}
+
+
+def test_one_call_is_drawn_as_often_as_the_scenario_says() -> None:
+    assert not any(challenges.is_drawn(0) for _ in range(200))
+    assert all(challenges.is_drawn(1000) for _ in range(200))
+    assert 300 < sum(challenges.is_drawn(500) for _ in range(1000)) < 700  # fails once in 1e36 runs
+
+
+# --- challenges and letters -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class World:
+    """One released job, as an owner and as the recipient's node hold it."""
+
+    operator: Ledger
+    bank: Ledger
+    job: Job
+    judge: Person
+
+
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]:
+    folder = tmp_path_factory.mktemp("letters")
+    for name in ("operator", "bank"):
+        init(folder / name, node_id=name, organisation=name, listen="127.0.0.1:1")
+    made = {name: Home(folder / name) for name in ("operator", "bank")}
+    made["operator"].add_peer(made["bank"].card())
+    yield made
+    for home in made.values():
+        home.store.close()
+
+
+@pytest.fixture
+def world(homes: dict[str, Home], tmp_path: Path) -> World:
+    now = signed.now_ms()
+    held = replace(ONE, not_before_ms=now - DAY, not_after_ms=now + DAY, nonce=secrets.token_bytes(16))
+    application = signed.sign(OFFICER, "scenario", held)
+    digest = signed.digest("scenario", application)
+    spec = replace(psi(), request_id=secrets.token_hex(8), scenario_digest=digest)
+    call = signed.sign_call(OFFICER, "bank", "/sandbox.v1.JobService/SubmitJob", JobSubmission(spec))
+    known = facts(now_ms=now, standing=standing(scenario=held, digest=digest))
+    plan = admit(spec, record.job_id(call.key_id, spec.request_id), signed.digest("call", call), known, BANK)
+    ledgers = {}
+    for name, home in homes.items():
+        ledger = ledgers[name] = Ledger(home.path, home.settings, home.keys, home.store, lambda: {})
+        with ledger.store.write() as conn:
+            for table in (store_letters, store_challenges):
+                conn.execute(delete(table))  # the homes are made once for all tests
+            book.file(conn, application, FLOORS)
+            job = record.create(conn, call, plan, wire.encode(plan), b"r" * 32)
+    return World(ledgers["operator"], ledgers["bank"], job, create_person(tmp_path / "judge", "judge", "operator"))
+
+
+def ask(world: World, *people: Drawn, now: int = NOW) -> str:
+    ledger = world.operator
+    with ledger.store.write() as conn:
+        held = book.application(conn, world.job.plan.scenario_digest)
+        return challenges.ask(conn, ledger.keys.node_key, world.job, held, people or (Drawn(PERSON),), now)
+
+
+def notice(world: World, challenge_id: str) -> Any:
+    ledger = world.operator
+    with ledger.store.read() as conn:
+        found = challenges.find(conn, challenge_id)
+        return challenges.notice(conn, ledger.keys.node_key, found, world.bank.keys.sealing.public)
+
+
+def take(world: World, sent: Any, sender: str = "operator", now: int = NOW) -> bool:
+    ledger = world.bank
+    with ledger.store.write() as conn:
+        return challenges.take(conn, ledger.keys.node_key, ledger.keys.sealing, "bank", sender, sent, now)
+
+
+def keep(world: World, challenge_id: str, number: int = 1, document: bytes = LETTER, now: int = NOW, **by: str) -> None:
+    ledger, place = world.operator, (challenge_id, number)
+    with ledger.store.write() as conn:
+        letters.keep(conn, ledger.home, ledger.keys.node_key, by.get("sender", "bank"), *place, document, now)
+
+
+def judge(world: World, challenge_id: str, accepted: bool, document: bytes = LETTER, **changes: Any) -> None:
+    value = LetterJudgement(challenge_id, 1, sm3(document), accepted, "it is not signed", NOW)
+    signer = changes.pop("signer", world.judge.identity)
+    made = signed.sign(signer, "letter-judgement", replace(value, **changes))
+    with world.operator.store.write() as conn:
+        card = registry.register(conn, world.judge.card, ["reviewer"])
+        letters.judge(conn, made, card)
+
+
+def states(world: World, challenge_id: str, at: str = "operator") -> tuple[str, list[LetterState]]:
+    ledger = world.operator if at == "operator" else world.bank
+    with ledger.store.read() as conn:
+        found = challenges.find(conn, challenge_id)
+    return found.state, [letter.state for letter in found.letters]
+
+
+def read(world: World, challenge_id: str, number: int = 1) -> bytes:
+    ledger = world.operator
+    with ledger.store.read() as conn:
+        return letters.document(conn, ledger.home, ledger.keys.node_key, challenge_id, number)
+
+
+def files(world: World, challenge_id: str) -> list[Path]:
+    return sorted((world.operator.home / letters.FOLDER).glob(f"{challenge_id}-*"))
+
+
+def test_a_letter_goes_from_the_challenge_to_the_judgement(world: World) -> None:
+    made = ask(world)
+    assert take(world, notice(world, made)) and not take(world, notice(world, made))
+    with world.bank.store.read() as conn:
+        assert challenges.persons(conn, world.bank.keys.node_key, made) == (PERSON,)
+    keep(world, made, document=b"the wrong page")
+    keep(world, made)  # until it is judged another may take its place
+    assert states(world, made) == ("open", [LetterState.PRODUCED])
+    assert read(world, made) == LETTER
+    assert all(LETTER not in path.read_bytes() for path in files(world, made))
+    take(world, notice(world, made))
+    assert states(world, made, "bank") == ("open", [LetterState.PRODUCED])
+    judge(world, made, accepted=True)
+    assert states(world, made) == ("settled", [LetterState.ACCEPTED])
+    with pytest.raises(WrongState, match="no letter to read"):
+        read(world, made)
+    letters.forget(world.operator.home, made, 1)
+    assert files(world, made) == []
+    take(world, notice(world, made))
+    assert states(world, made, "bank") == ("settled", [LetterState.ACCEPTED])
+    for again in (lambda: keep(world, made), lambda: judge(world, made, True)):
+        with pytest.raises(WrongState, match="judged already"):
+            again()
+
+
+def test_only_the_letter_that_a_consent_names_is_taken(world: World) -> None:
+    made = ask(world, Drawn(PERSON, sm3(LETTER)))
+    with pytest.raises(InvalidSpec, match="another SM3"):
+        keep(world, made, document=LETTER + b" ")
+    assert states(world, made) == ("open", [LetterState.AWAITED])
+    keep(world, made)
+    assert states(world, made) == ("open", [LetterState.PRODUCED])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"sender": "witness"}, NotFound),
+        ({"number": 0}, NotFound),
+        ({"number": 2}, NotFound),
+        ({"document": b""}, InvalidSpec),
+        ({"document": bytes(letters.MOST_BYTES + 1)}, InvalidSpec),
+        ({"now": NOW + 14 * DAY}, WrongState),
+    ],
+)
+def test_letters_that_were_not_asked_for_so(world: World, change: dict[str, Any], kind: type[SandboxError]) -> None:
+    made = ask(world)
+    with pytest.raises(kind):
+        keep(world, made, **change)
+    assert states(world, made) == ("open", [LetterState.AWAITED])
+
+
+def test_who_judges_says_of_what_and_why(world: World) -> None:
+    made = ask(world)
+    with pytest.raises(WrongState, match="not produced yet"):
+        judge(world, made, True)
+    keep(world, made)
+    with pytest.raises(WrongState, match="not the letter that was looked at"):
+        judge(world, made, True, document=b"another")
+    with pytest.raises(InvalidSpec, match="says why"):
+        judge(world, made, False, reason=" ")
+    with pytest.raises(Unauthenticated):
+        judge(world, made, True, signer=OTHER)
+    assert states(world, made) == ("open", [LetterState.PRODUCED])
+
+
+def test_letters_at_rest_do_not_open_in_another_place(world: World) -> None:
+    made = ask(world, Drawn(PERSON), Drawn("somebody"))
+    keep(world, made, 1)
+    keep(world, made, 2, b"another's")
+    first, second = files(world, made)
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(IntegrityFailed):
+        read(world, made, 2)
+    second.unlink()
+    with pytest.raises(IntegrityFailed, match="is gone"):
+        read(world, made, 2)
+
+
+def test_a_challenge_is_taken_from_an_owner_of_the_job_alone_and_once(world: World) -> None:
+    made, second = ask(world), ask(world)
+    sent = notice(world, made)
+    for sender in ("witness", "bank", "stranger"):
+        with pytest.raises(PolicyRefused):
+            take(world, sent, sender)
+    for change, kind in (
+        ({"scenario_digest": b"X" * 32}, PolicyRefused),
+        ({"due_ms": NOW + 365 * DAY}, PolicyRefused),
+        ({"job_id": "f" * 32}, NotFound),
+        ({"challenge_id": "f" * 32}, InvalidSpec),  # sealed for another
+        ({"letters": sent.letters * 2}, InvalidSpec),
+    ):
+        with pytest.raises(kind):
+            take(world, replace(sent, **change))
+    assert take(world, sent)
+    with pytest.raises(AlreadyExists):
+        take(world, notice(world, second))
+    with pytest.raises(InvalidSpec):
+        take(world, replace(sent, letters=sent.letters * 2, revision=9))
+
+
+def test_an_earlier_revision_takes_nothing_back(world: World) -> None:
+    made = ask(world)
+    before = notice(world, made)
+    keep(world, made)
+    take(world, notice(world, made))
+    take(world, before)
+    assert states(world, made, "bank") == ("open", [LetterState.PRODUCED])
+
+
+class Links:
+    """The network between two nodes: what one says the other takes, unless it is down."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.is_down, self.said = world, False, 0
+
+    async def call(self, party: str, method: str, body: Any, timeout_s: float) -> None:
+        if self.is_down:
+            raise PartyFailed(party=party)
+        assert (party, method) == ("bank", "/sandbox.v1.PeerService/Challenge")
+        self.said += 1
+        take(self.world, body)
+
+
+@dataclass
+class Desk:
+    """The rounds of the operator's node, and what they suspended."""
+
+    post: Post
+    links: Links
+    suspended: list[tuple[bytes, str]]
+
+
+@pytest.fixture
+def desk(world: World) -> Desk:
+    links, suspended = Links(world), list[tuple[bytes, str]]()
+
+    async def suspend(digest: bytes, reason: str) -> None:
+        suspended.append((digest, reason))
+
+    exchange: Any = SimpleNamespace(ledger=world.operator, links=links)
+    pipeline: Any = SimpleNamespace()
+    return Desk(Post(pipeline, exchange, suspend), links, suspended)
+
+
+def entered(world: World) -> list[Entry]:
+    with world.operator.store.read() as conn:
+        return [wire.decode(Entry, leaf) for _, leaf in audit_log.for_job(conn, world.job.job_id)]
+
+
+def test_a_challenge_is_told_until_the_other_node_has_it_and_not_again(world: World, desk: Desk) -> None:
+    made = ask(world)
+    desk.links.is_down = True
+    asyncio.run(desk.post.tend(NOW))
+    with world.operator.store.read() as conn:
+        assert [one.challenge_id for one in challenges.unsent(conn)] == [made]
+    desk.links.is_down = False
+    asyncio.run(desk.post.tend(NOW))
+    asyncio.run(desk.post.tend(NOW))
+    assert desk.links.said == 1
+    keep(world, made)
+    asyncio.run(desk.post.tend(NOW))
+    assert desk.links.said == 2
+    assert states(world, made, "bank") == ("open", [LetterState.PRODUCED])
+    assert desk.suspended == [] and entered(world) == []
+
+
+def test_a_letter_that_does_not_come_suspends_the_scenario_once_and_is_entered(world: World, desk: Desk) -> None:
+    made = ask(world, Drawn(PERSON), Drawn("somebody"), now=NOW)
+    keep(world, made, 2)
+    due = NOW + 14 * DAY
+    asyncio.run(desk.post.tend(due - 1))
+    assert desk.suspended == []
+    asyncio.run(desk.post.tend(due))
+    asyncio.run(desk.post.tend(due + 1))
+    ((digest, reason),) = desk.suspended
+    assert digest == world.job.plan.scenario_digest and made in reason and PERSON not in reason
+    assert states(world, made) == ("failed", [LetterState.MISSING, LetterState.PRODUCED])
+    assert states(world, made, "bank") == ("failed", [LetterState.MISSING, LetterState.PRODUCED])
+    (entry,) = entered(world)
+    told = {fact.name: fact.value for fact in entry.facts}
+    assert (entry.what, told) == ("letters-missing", {"challenge": made, "letters": "1", "party": "bank"})
+    with pytest.raises(WrongState, match="is over"):
+        keep(world, made, 1, now=due)
+
+
+def test_a_rejected_letter_suspends_the_scenario_even_if_the_first_try_was_cut_off(world: World, desk: Desk) -> None:
+    made = ask(world)
+    keep(world, made)
+    judge(world, made, accepted=False)
+
+    async def cut_off(digest: bytes, reason: str) -> None:
+        raise WrongState("the node stops")
+
+    exchange: Any = SimpleNamespace(ledger=world.operator, links=desk.links)
+    with pytest.raises(WrongState):
+        asyncio.run(Post(SimpleNamespace(), exchange, cut_off).tend(NOW))  # type: ignore[arg-type]
+    for _ in range(2):
+        asyncio.run(desk.post.tend(NOW))
+    assert [digest for digest, _ in desk.suspended] == [world.job.plan.scenario_digest]
+    assert states(world, made, "bank") == ("failed", [LetterState.REJECTED])
+    with world.operator.store.read() as conn:
+        (letter,) = challenges.find(conn, made).letters
+    assert (letter.judged_by, letter.reason) == ("judge", "it is not signed")
