@@ -119,6 +119,13 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null; then exit 0; fi; \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing postgresql, which tests read rows from"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	      postgresql && exit 0; \
+	  fi; \
+	  echo "no PostgreSQL server: the tests that read rows from one are skipped; to have it: sudo apt-get install postgresql"
 	@echo "installing what tests and checks need"
 	@$(PIP) install -c constraints.txt --use-pep517 --no-build-isolation -e '.[fast,models,dev]'
 	@touch $@

@@ -20,7 +20,7 @@ from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
 from sandbox.catalog import artefacts, bundles, cache, vault
 from sandbox.catalog.schema import parse_schema
-from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.challenges import Drawn
 from sandbox.crypto import sm2curve
 from sandbox.crypto.envelope import seal_to
@@ -95,6 +95,7 @@ from sandbox.mpc import paillier
 from sandbox.policy import book, enclaves, people, privacy, quota, spending, versions
 from sandbox.policy.admit import Choices, Earlier, Facts, OwnDataset, built_on, epsilon_milli, named_datasets
 from sandbox.policy.consent import Consented, open_subject
+from sandbox.policy.recipe import recipe
 from sandbox.policy.scenario import Standing, coefficient, controller, subjects
 from sandbox.record import Job
 from sandbox.settings import Settings
@@ -224,8 +225,8 @@ class Ledger:
             engines=self._engines(),
             conditions=self.conditions(conn, spec, standing),
             default_deadline_s=self.settings.deadline_s,
-            test_before_production=self.settings.test_before_production,
-            tested=record.tested(conn, spec.scenario_digest) if self.settings.test_before_production else frozenset(),
+            is_tested=not self.settings.test_before_production
+            or record.was_tested(conn, spec.scenario_digest, recipe(spec, earlier.recipe if earlier else b"")),
             offered={} if standing is None else versions.offered(conn, standing.scenario, refs),
             bundled=None if standing is None else self.bundled(conn, spec, standing.scenario),
         )
@@ -275,6 +276,15 @@ class Ledger:
             return ""
         with self.store.read() as conn:
             return self._subject(conn, job.plan, job.content).subject_id
+
+    def is_withdrawn(self, job: Job) -> bool:
+        """Whether the consent that a job runs on was taken back meanwhile."""
+        with self.store.read() as conn:
+            try:
+                spending.check_not_withdrawn(conn, self.keys.population_key, self._subject(conn, job.plan, job.content))
+            except PolicyRefused:
+                return True
+        return False
 
     def _subject(self, conn: Connection, plan: Plan, submission: JobSubmission) -> Consented:
         spec = submission.spec.kind
@@ -852,7 +862,7 @@ class Ledger:
             raise Unavailable(f"dataset {reference.code} version {reference.version} was destroyed")
         place, wrapping, wrapped = self.home / "vault", self.keys.node_key, row.wrapped_key
         if twin is not None:
-            place, wrapping, wrapped = self.home / TWINS, test_key(self.home), twin.wrapped_key
+            place, wrapping, wrapped = self.home / TWINS, twin_key(self.home), twin.wrapped_key
         key = vault.unwrap(wrapping, bytes(wrapped), reference.code, reference.version)
         schema = parse_schema(bytes(row.schema_json))
         directory = vault.version_dir(place, reference.code, reference.version)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -42,6 +41,7 @@ from sandbox.footprint import keep_out
 from sandbox.home import Home, init
 from sandbox.kinds import confined
 from sandbox.ledger import Ledger
+from sandbox.master import Shares
 from sandbox.model import SealMode
 from sandbox.peer.links import Links
 from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
@@ -93,16 +93,18 @@ SERVICES = (
 )
 
 
-def serve(home: Path, passphrase: bytes | None = None) -> None:
+def serve(home: Path, passphrase: bytes | None = None, shares: Shares = tuple) -> None:
     """Run the node in ``home`` until it is told to stop (SIGTERM, SIGINT)."""
     keep_out("pandas")
-    node = Home(home, passphrase)
+    node = Home(home, passphrase, shares)
     logging.basicConfig(
         level=node.settings.log_level, format=f"%(asctime)s {node.settings.node_id} %(levelname)s %(name)s: %(message)s"
     )
     os.umask(0o077)
-    with _alone(home), _run_directory(home) as run:
-        asyncio.run(_serve(node, run))
+    with node.alone():
+        node.unlock()  # and not before: a rotation could slip in between
+        with _run_directory(home) as run:
+            asyncio.run(_serve(node, run))
 
 
 async def _serve(home: Home, run: Path) -> None:
@@ -250,17 +252,6 @@ def _certificates(home: Home) -> list[bytes]:
     with home.store.read() as conn:
         known = [person.card.tls_certificate for person in registry.all_keys(conn) if not person.revoked]
         return known + [card.tls_certificate for card in registry.all_peers(conn)]
-
-
-@contextlib.contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """One process a home."""
-    with (home / "serve.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(tell=f"a node is running in {home} already", hint="stop it first") from None
-        yield
 
 
 @contextlib.contextmanager

@@ -156,11 +156,11 @@ def recipe_of(conn: Connection, job_id: str) -> bytes:
     return bytes(_row(conn, job_id).recipe)
 
 
-def tested(conn: Connection, scenario_digest: bytes) -> frozenset[bytes]:
-    """Return the recipes that were released on twins under a scenario."""
+def was_tested(conn: Connection, scenario_digest: bytes, recipe: bytes) -> bool:
+    """Whether a recipe was released on twins under a scenario."""
     green = (jobs.c.environment == int(Environment.TEST)) & (jobs.c.state == int(State.RELEASED))
-    found = conn.execute(select(jobs.c.recipe).where(jobs.c.scenario_digest == scenario_digest, green).distinct())
-    return frozenset(bytes(recipe) for (recipe,) in found)
+    same = (jobs.c.recipe == recipe) & (jobs.c.scenario_digest == scenario_digest)
+    return conn.scalar(select(jobs.c.job_id).where(same, green).limit(1)) is not None
 
 
 def units_before(conn: Connection, scenario_digest: bytes) -> int:

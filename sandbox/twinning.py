@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from sandbox import custody, signed
 from sandbox.catalog import entries, twin_rows, vault
-from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.chores import chore
 from sandbox.errors import InvalidSpec, WrongState
 from sandbox.ledger import Ledger
@@ -66,7 +66,7 @@ class Twinning:
                 "directory": str(vault.version_dir(ledger.home / "vault", order.code, order.version)),
                 "key": key.hex(),
                 "place": str(ledger.home / TWINS),
-                "test_key": test_key(ledger.home).hex(),
+                "test_key": twin_key(ledger.home).hex(),
                 "epsilon_milli": order.epsilon_milli,
                 "rows": order.rows or min(row.rows, MOST_ROWS),
             }

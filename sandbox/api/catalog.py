@@ -24,7 +24,7 @@ from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
 from sandbox.catalog.survey import Survey, refuse_low
-from sandbox.catalog.test_rows import TWINS, test_key
+from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.chores import chore
 from sandbox.crypto.sm3 import hkdf
 from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, WrongState
@@ -307,7 +307,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
 
     def _write_twin(self, code: str, version: int, wrapped: bytes, path: Path) -> None:
         home = self._ledger.home
-        key = vault.unwrap(test_key(home), wrapped, code, version)
+        key = vault.unwrap(twin_key(home), wrapped, code, version)
         writer = None
         try:
             for batch in vault.open_version(vault.version_dir(home / TWINS, code, version), key):

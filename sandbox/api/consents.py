@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ MOST_SEALED = letters.MOST_BYTES + (1 << 16)  # bytes of a letter with its envel
 _PREFIX = "/sandbox.v1.ConsentService/"
 _MOST_VIEWS = 50
 _NOT_YOURS = "no such challenge, or not yours"
+Check = Callable[[Connection, Challenge, Caller], bool]
 
 
 class Consents(consent_pb2_grpc.ConsentServiceServicer):
@@ -112,18 +113,11 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
         """Hand a sealed letter on to the node that asks for it."""
 
         async def produce() -> Any:
-            opened, sealed = await self.receive(requests, _PREFIX + "ProduceLetter", registry.ROLES)
+            def check(conn: Connection, challenge: Challenge, caller: Caller) -> bool:
+                return not challenge.is_own and self._holds(conn, challenge, caller)
+
+            opened, challenge, sealed = await self.receive(requests, _PREFIX + "ProduceLetter", registry.ROLES, check)
             upload, caller = opened.body, opened.caller
-
-            def look() -> Challenge:
-                with self._ledger.store.read() as conn:
-                    challenge = challenges.find(conn, upload.challenge_id)
-                    if challenge.is_own or not self._holds(conn, challenge, caller):
-                        raise NotFound(tell=_NOT_YOURS)
-                    challenges.letter_of(challenge, upload.number)
-                    return challenge
-
-            challenge = await asyncio.to_thread(look)
             await self._post.relay_letter(challenge, upload, sealed)
 
             def note(conn: Connection) -> ChallengeView:
@@ -139,9 +133,13 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
         return await self._edge.unary(context, produce)
 
     async def receive(
-        self, requests: AsyncIterator[Any], method: str, roles: frozenset[str]
-    ) -> tuple[Request[LetterUpload], bytes]:
-        """Return the announcement of a letter and its sealed bytes, from a person or from another node."""
+        self, requests: AsyncIterator[Any], method: str, roles: frozenset[str], check: Check
+    ) -> tuple[Request[LetterUpload], Challenge, bytes]:
+        """Return the announcement of a letter, the challenge, and the sealed bytes, from a person or another node.
+
+        Args:
+            check: whether the caller may hand in letters of a challenge.
+        """
         first = await uploads.first_message(requests)
         opened = await asyncio.to_thread(self._edge.open, first, method, LetterUpload, roles)
         upload = opened.body
@@ -149,10 +147,20 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
             raise InvalidSpec(tell=f"a letter has 1 to {letters.MOST_BYTES} bytes")
         uploads.check_room(self._run, 2 * upload.size)
         await asyncio.to_thread(self._edge.spend_nonce, opened, False)
+
+        def look() -> Challenge:
+            with self._ledger.store.read() as conn:
+                challenge = challenges.find(conn, upload.challenge_id)
+                if not check(conn, challenge, opened.caller):
+                    raise NotFound(tell=_NOT_YOURS)
+                challenges.letter_of(challenge, upload.number)
+                return challenge
+
+        challenge = await asyncio.to_thread(look)
         folder = Path(tempfile.mkdtemp(prefix="l-", dir=self._run))  # what arrives is sealed
         try:
             await uploads.receive(requests, folder, (UploadFile("letter", upload.size, upload.digest),))
-            return opened, await asyncio.to_thread((folder / "letter").read_bytes)
+            return opened, challenge, await asyncio.to_thread((folder / "letter").read_bytes)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
 

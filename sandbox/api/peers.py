@@ -90,7 +90,9 @@ class Peers(peer_pb2_grpc.PeerServiceServicer):
         """Take a letter that this node asked for."""
 
         async def produce() -> Any:
-            opened, sealed = await self._consents.receive(requests, _PREFIX + "Produce", PEERS)
+            opened, _, sealed = await self._consents.receive(
+                requests, _PREFIX + "Produce", PEERS, lambda _, asked, by: asked.is_own and asked.party == by.name
+            )
             await self._post.take_letter(opened.caller.name, opened.body, sealed)
             return peer_pb2.ProduceResponse()
 

@@ -60,28 +60,35 @@ class Post:
         """
         self._pipeline, self._exchange, self._suspend = pipeline, exchange, suspend
         self._ledger = exchange.ledger
-        self._rounds, self._opening = asyncio.Lock(), asyncio.Semaphore(1)
+        self._judging, self._telling, self._opening = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._soon: set[asyncio.Task[None]] = set()
+        self._is_wanted = False
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     async def tend(self, now_ms: int) -> None:
         """Do everything that is due."""
-        async with self._rounds:
-            await self._ledger.write(lambda conn: self._miss(conn, now_ms))
-            await self._suspend_failed()
+        await self._ledger.write(lambda conn: self._miss(conn, now_ms))
+        await self.suspend_failed()
+        async with self._telling:
+            self._is_wanted = False
             await self._send_challenges()
             await self._hand_round()
 
     def soon(self) -> None:
         """Tend in the background, now."""
+        if self._is_wanted:
+            return  # a round that has told nothing yet will tell this as well
 
         async def run() -> None:
             try:
                 await self.tend(signed.now_ms())
             except SandboxError as error:  # the next round tries again
                 log.warning("the round over challenges was cut short: %s", error)
+            finally:
+                self._is_wanted = False
 
+        self._is_wanted = True
         task = asyncio.create_task(run())
         self._soon.add(task)
         task.add_done_callback(self._soon.discard)
@@ -94,7 +101,7 @@ class Post:
 
     async def suspend_failed(self) -> None:
         """Suspend the scenarios of challenges that failed."""
-        async with self._rounds:
+        async with self._judging:
             await self._suspend_failed()
 
     def _miss(self, conn: Connection, now_ms: int) -> None:
@@ -232,18 +239,19 @@ class Post:
         await asyncio.shield(asyncio.ensure_future(self._stop(token)))
         if is_from_peer:
             return ()
-        async with self._rounds:
-            await self._hand_round()
+        with contextlib.suppress(TimeoutError):  # whoever is missing hears of it in the next round
+            async with asyncio.timeout(TELL_S), self._telling:
+                await self._hand_round()
         with ledger.store.read() as conn:
             missing = {party for one in spending.untold(conn, ledger.keys.node_key) for party in one.parties}
         return tuple(sorted(others - missing))
 
     async def _stop(self, token: bytes) -> None:
-        """Cancel what runs on a token that was withdrawn."""
+        """Cancel what runs on a token, if it was withdrawn by one who may."""
         with self._ledger.store.read() as conn:
             found = [record.read(conn, job_id) for job_id in spending.used_by(conn, token)]
         for job in found:
-            if job.state not in ENDED:
+            if job.state not in ENDED and self._ledger.is_withdrawn(job):
                 with contextlib.suppress(NotFound, WrongState):  # it ended meanwhile, or is being released already
                     await self._pipeline.cancel(job.job_id)
 

@@ -17,7 +17,15 @@ from sqlalchemy import Connection
 
 from sandbox import registry, signed, wire
 from sandbox.crypto.sm2 import PublicKey
-from sandbox.errors import IntegrityFailed, InvalidSpec, PolicyRefused, SandboxError
+from sandbox.errors import (
+    DeadlinePassed,
+    IntegrityFailed,
+    InvalidSpec,
+    PartyFailed,
+    PolicyRefused,
+    SandboxError,
+    Unavailable,
+)
 from sandbox.exchange import Exchange
 from sandbox.ledger import Ledger
 from sandbox.model import Notice, NoticeKind, ScenarioBundle, Signed, VersionNotice
@@ -42,33 +50,39 @@ class Rounds:
     def __init__(self, pipeline: Pipeline, ledger: Ledger, exchange: Exchange) -> None:
         self._pipeline, self._ledger, self._exchange = pipeline, ledger, exchange
         self._here, self._identity = ledger.node_id, ledger.keys.identity
-        self._chores: set[asyncio.Task[None]] = set()
+        self._chores: set[asyncio.Task[bool]] = set()
         settings = ledger.settings
         self._floors = Floors(settings.min_group_floor, settings.round_floor, settings.score_step_floor)
 
     async def hand_round_all(self) -> None:
         """Give everybody what they may have missed while they were down; stop what a crash kept from being stopped."""
-        after = ""
+        after, away = "", frozenset[str]()
         while True:
             with self._ledger.store.read() as conn:
                 views = book.listed(conn, after, _PAGE, signed.now_ms())
             for view in views:
                 if view.state != "expired":
-                    await self.hand_round(view.digest)
+                    away |= await self.hand_round(view.digest, away)
                 if view.state in STOPPED:
                     await self._pipeline.revoked(view.digest)
             if len(views) < _PAGE:
                 return
             after = views[-1].digest.hex()
 
-    async def hand_round(self, digest: bytes) -> None:
-        """Give every party what this node holds, and take what it holds; one that is down gets it next time."""
-        with self._ledger.store.read() as conn:
-            parties = required(book.application(conn, digest)) - {self._here}
-        for party in sorted(parties):
-            await self._hand(digest, party)
+    async def hand_round(self, digest: bytes, away: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Give every party what this node holds, and take what it holds; returns those that cannot be reached.
 
-    async def _hand(self, digest: bytes, party: str) -> None:
+        Args:
+            digest: the scenario.
+            away: who is not asked, because it was not there a moment ago: finding that out takes its time.
+        """
+        with self._ledger.store.read() as conn:
+            parties = sorted(required(book.application(conn, digest)) - {self._here} - away)
+        reached = await asyncio.gather(*(self._hand(digest, party) for party in parties))
+        return frozenset(party for party, is_there in zip(parties, reached, strict=True) if not is_there)
+
+    async def _hand(self, digest: bytes, party: str) -> bool:
+        """Give one party what this node holds; whether it could be reached."""
         with self._ledger.store.read() as conn:
             bundle = book.bundle(conn, digest)
         try:
@@ -76,6 +90,8 @@ class Rounds:
             await self.learn(digest, theirs, ())
         except SandboxError as error:
             log.warning("scenario %s not handed to %s: %s", digest.hex()[:16], party, error)
+            return not isinstance(error, PartyFailed | DeadlinePassed | Unavailable)
+        return True
 
     async def take(self, sender: str, bundle: ScenarioBundle) -> tuple[Signed, ...]:
         """Take a scenario a peer hands over; returns the approvals this node holds."""

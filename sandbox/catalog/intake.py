@@ -6,7 +6,7 @@ Security:  an owner's file may be wrong in any place; the owner learns which (fi
            that the dataset cannot be used and whom to ask (``tell``). No text quotes a value.
 Shapes:    one file, or several that are one table, in the order given: all Parquet or all CSV. Rows are counted from
            1 in each file, headings not counted. Columns that the schema does not name are not read.
-           Memory: a few batches, and for the key check 8 bytes a row; where keys repeat, 20 for a moment.
+           Memory: a few batches, and for the key check 8 bytes a row; where keys repeat, up to 25 for a moment.
            Which rows repeat the key of another is counted by 64-bit digests under a fresh salt.
            The files are read once; a second time only when two keys look alike, to compare them exactly.
 Errors:    ``InvalidSpec``: no such file, neither Parquet nor CSV, both, not in the encoding, a column missing or of
@@ -39,7 +39,7 @@ from sandbox.catalog.ids import SEPARATOR, Words, digest128, join, normalise
 from sandbox.catalog.schema import Field, Schema
 from sandbox.errors import InvalidSpec
 
-BATCH_ROWS = 65536
+BATCH_ROWS = 65536  # a chunk of the vault: larger ones cost memory and are cut again
 NAMED_ROWS = 10  # of those with an invalid key
 COMPARED_AT_ONCE = 10_000  # keys that look alike, compared in one reading of the table
 
@@ -176,9 +176,9 @@ def find_twins(
         ordered[end - len(some) : end] = some
         end -= len(some)
     ordered.sort()
-    again_there = ordered[1:] == ordered[:-1]
-    repeats, repeated = int(np.count_nonzero(again_there)), np.unique(ordered[1:][again_there])
-    del ordered, again_there
+    same = ordered[1:] == ordered[:-1]
+    repeats, repeated = int(np.count_nonzero(same)), np.unique(ordered[1:][same])
+    del ordered, same
     for begin in range(0, len(repeated), COMPARED_AT_ONCE):
         some = repeated[begin : begin + COMPARED_AT_ONCE]
         seen: dict[str, int] = {}

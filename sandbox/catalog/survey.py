@@ -19,7 +19,7 @@ from sandbox.catalog.profile import Profile, Profiler
 from sandbox.catalog.schema import Schema
 from sandbox.errors import InvalidSpec, PolicyRefused
 
-GRADED_ROWS: Final = 1 << 18
+GRADED_ROWS: Final = 1 << 16
 
 
 class Survey:

@@ -20,7 +20,7 @@ from sandbox.errors import IntegrityFailed
 TWINS: Final = "twins"
 
 
-def test_key(home: Path) -> bytes:
+def twin_key(home: Path) -> bytes:
     """Return the key that wraps the keys of twins.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,6 @@ from sandbox.cli.card import describe_node
 from sandbox.cli.session import HOME, Failed, Session, command
 from sandbox.cli.share import (
     SHARE_HELP,
-    SHARES,
     ask_passphrases,
     check_folder,
     describe,
@@ -63,11 +61,7 @@ def serve(session: Session, share: Shares = None) -> Any:
     from sandbox.node import serve as run
 
     home = session.need_home()
-    passphrase = session.passphrase(home / "keys")
-    if share or os.environ.get(SHARES):
-        run(home, passphrase, partial(given_shares, share or ()))  # type: ignore[call-arg]
-    else:
-        run(home, passphrase)
+    run(home, session.passphrase(home / "keys"), partial(given_shares, share or ()))
     return {"stopped": home}
 
 

@@ -70,10 +70,11 @@ class Session:
     @contextmanager
     def open_home(self) -> Iterator[Home]:
         """Open the chosen node's home; the node may be running or not."""
+        from sandbox.cli.share import given_shares
         from sandbox.home import Home
 
         path = self.need_home()
-        home = Home(path, self.passphrase(path / "keys"))
+        home = Home(path, self.passphrase(path / "keys"), given_shares)
         try:
             yield home
         finally:

@@ -40,7 +40,6 @@ from sandbox.model import (
     VersionNotice,
 )
 from sandbox.policy import privacy, versions
-from sandbox.policy.recipe import recipe
 from sandbox.policy.scenario import Standing, owners
 from sandbox.psi.cost import NATIONAL
 from sandbox.tee_sim.levels import Level
@@ -75,6 +74,9 @@ REFUSALS: Mapping[str, str] = {
     "untested": "this has not run on the twins under this scenario yet, as this node demands first",
     "version": "no version of this dataset that the scenario's rule covers is known here",
 }
+
+
+TRY_FIRST = "submit the same job in the test environment first (sandbox job submit --test)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,7 @@ class Facts:
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
     conditions: Conditions
     default_deadline_s: int
-    test_before_production: bool = False
-    tested: frozenset[bytes] = frozenset()  # recipes that ran on twins under this scenario
+    is_tested: bool = True  # the recipe was released on twins under this scenario, or this node does not ask for that
     offered: Mapping[DatasetRef, VersionNotice] = field(default_factory=dict)  # of datasets used by rule
     bundled: Kind | None = None  # the kind of a job that names a bundle, as the bundle makes it
 
@@ -161,8 +162,8 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         raise _refused("kind")
     if kind in confined.KINDS:
         _check_confined(spec, scenario)
-    if facts.test_before_production and spec.environment is Environment.PRODUCTION:
-        _check_tested(spec, facts)
+    if not facts.is_tested and spec.environment is Environment.PRODUCTION:
+        raise PolicyRefused(tell=REFUSALS["untested"], stage="admit", hint=TRY_FIRST)
     uses = _uses(spec, facts, choices)
     owners = {use.owner for use in uses}
     # What leaves comes together at the proposer's node; a count, a model, a table of totals may be another owner's.
@@ -310,15 +311,6 @@ def _pinned(ref: DatasetRef, facts: Facts, scenario: Scenario, choices: Choices)
         is_ruled = any(use.code == ref.code for use in versions.ruled(scenario))
         raise _refused("version" if is_ruled else "dataset")
     return use
-
-
-def _check_tested(spec: JobSpec, facts: Facts) -> None:
-    if recipe(spec, facts.earlier.recipe if facts.earlier else b"") not in facts.tested:
-        raise PolicyRefused(
-            tell=REFUSALS["untested"],
-            stage="admit",
-            hint="submit the same job in the test environment first (sandbox job submit --test)",
-        )
 
 
 def _check_confined(spec: JobSpec, scenario: Scenario) -> None:

@@ -32,7 +32,6 @@ from sandbox.policy.consent import DIGEST, Consented, certified_key
 from sandbox.store import consents, withdrawn_consents
 
 SALT: Final = 32  # bytes
-MOST_UNTOLD: Final = 200  # withdrawals that are handed round at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +201,7 @@ def check_not_withdrawn(conn: Connection, lasting_key: bytes, consent: Consented
 
 def untold(conn: Connection, node_key: bytes) -> list[Untold]:
     """Return the withdrawals that are still to be handed round."""
-    found = conn.execute(select(withdrawn_consents).where(withdrawn_consents.c.untold != "").limit(MOST_UNTOLD)).all()
+    found = conn.execute(select(withdrawn_consents).where(withdrawn_consents.c.untold != "")).all()
     waiting = []
     for row in found:
         context = withdrawal_context(bytes(row.token), row.signer)

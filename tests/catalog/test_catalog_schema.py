@@ -152,6 +152,10 @@ def test_a_format_is_refused_for_types_that_cannot_have_it(form: KeyFormat, type
         (text(name="x" * 65), "name is empty"),
         (text(colour="x"), "mean nothing: colour"),
         (text(masking="never leaves the node"), "field 'id': masking 'never leaves the node' is no rule"),
+        (
+            json.dumps({"key": ["id"], "fields": [GOOD, GOOD | {"name": "b", "masking": "x"}]}).encode(),
+            "field 'b': masking 'x' is no rule for a column of type string",
+        ),
         (text(masking="shift:30"), "is no rule for a column of type string"),
         (text(masking="generalise:4"), "key field 'id': a key is masked by drop, hash or mask"),
         (text(price_coefficient=1.5), "price_coefficient of field 'id'"),

@@ -89,7 +89,7 @@ UNLIKE: dict[str, Callable[[Random], Any]] = {
     "degrees": lambda r: r.choice(DEGREES.split()),
     "trades": lambda r: r.choice(TRADES.split()),
     "words that begin like names": lambda r: r.choice(
-        ["高中", "金融", "方便", "平安", "张家港", "马鞍山", "安徽", "江苏"]
+        ["高中", "金融", "方便", "安徽", "江苏", "张家港", "马鞍山", "黄山"]
     ),
     "firms": lambda r: f"上海{r.choice(GIVEN)}{r.choice(GIVEN)}科技有限公司",
     "branches of banks": lambda r: f"中国银行上海市浦东大道{r.randrange(1, 9)}号支行",
@@ -228,7 +228,7 @@ def test_batches_and_blocks_add_up() -> None:
     for begin in range(0, 40, 7):
         grader.add(whole.slice(begin, min(7, 40 - begin)))
     assert grader.done() == suggest([whole])
-    long = pa.record_batch({"c7": [mobiles[0] + " " * 700 + "x"] * 10 + mobiles})
+    long = pa.record_batch({"c7": [mobiles[0] + " " * 700] * 10 + mobiles})
     (found,) = suggest([long])
     assert found.share == 0.8
 

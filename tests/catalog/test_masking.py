@@ -244,7 +244,7 @@ def test_bins_begin_at_their_edges() -> None:
 
 
 UNITS = 10**38 - 1  # the largest decimal, counted in its last place
-units = st.integers(-UNITS, UNITS) | st.integers(-50, 50) | st.sampled_from([-UNITS, UNITS])
+units = st.integers(-UNITS, UNITS) | st.integers(-50, 50) | st.sampled_from([UNITS, *range(-UNITS, 20 - UNITS)])
 
 
 def of_units(number: int) -> Decimal:
@@ -337,6 +337,14 @@ def test_a_shift_is_of_the_person_and_the_secret() -> None:
     assert again["died"][::-1] == [day + one for one in by]
     assert moved([" 人 0"], [day], [None])["born"] == [day + by[0]]  # another spelling of the same name
     assert [one - day for one in moved(ids, [day] * 400, [None] * 400, OTHER)["born"]] != by
+
+
+def test_shifts_of_different_rules_do_not_tell_each_other() -> None:
+    day = date(2000, 1, 1)
+    shown = moved([f"人{number}" for number in range(100)], [day] * 100, [None] * 100)
+    wide, narrow = ([(one - day).days for one in shown[name]] for name in ("born", "moved"))
+    drawn = {((by + (by < 0)) % 2, (less + (less < 0)) % 2) for by, less in zip(wide, narrow, strict=True)}
+    assert drawn == {(0, 0), (0, 1), (1, 0), (1, 1)}  # from one number below 60 and below 14, both would be even or odd
 
 
 def test_a_date_that_stands_for_never_gives_no_shift_away() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -427,3 +428,41 @@ def test_a_total_that_the_scenario_does_not_carry_is_refused_by_name(story: Stor
     (story.folder / "other.toml").write_text(SUMS.replace("[[psi.measures]]", "[[psi.measure]]"))
     error = story("officer", *words, code=1)["error"]
     assert "other.toml" in error["cause"] and "'measure'" in error["cause"]
+
+
+def test_an_application_lives_by_the_command(story: Story, scenario: str) -> None:
+    text = SCENARIO.replace('name = "overlap"', f'name = "overlap"\namends = "{scenario}"')
+    (story.folder / "again.toml").write_text(text.replace("calls_total = 10", "calls_total = 20"))
+    assert story("officer", "scenario", "check", story.folder / "again.toml") == {"complete": True, "missing": []}
+    again: str = story("officer", "scenario", "apply", story.folder / "again.toml")["digest"]
+    changed = {line["field"]: (line["before"], line["after"]) for line in story("op-owner", "scenario", "diff", again)}
+    assert changed.pop("quota.calls_total") == (10, 20)
+    assert set(changed) == {"not_before_ms", "not_after_ms"}
+    assert story("op-owner", "scenario", "diff", scenario, code=1)["error"]["code"] == "InvalidSpec"
+    asked = story("op-owner", "scenario", "ask-changes", again, "--reason", "fewer calls")
+    assert (asked["state"], asked["state_zh"]) == ("changes", "待修改")
+    assert story("regulator", "scenario", "refuse", again, "--reason", "no basis")["state"] == "refused"
+    shown = story("officer", "scenario", "show", again)
+    assert shown["outline"]["category"] == "shared"
+    assert [(told["party"], told["kind"], told["reason"]) for told in shown["notices"]] == [
+        ("operator", "changes", "fewer calls"),
+        ("witness", "refused", "no basis"),
+    ]
+    assert story("bank-owner", "scenario", "suspend", scenario, "--reason", "a moment")["state"] == "suspended"
+    states = {listed["digest"]: listed["state"] for listed in story("op-owner", "scenario", "list")}
+    assert (states[scenario], states[again]) == ("suspended", "refused")
+    error = story("op-owner", "scenario", "resume", scenario, code=1)["error"]
+    assert (error["code"], "did not suspend it" in error["cause"]) == ("WrongState", True)
+    assert story("bank-owner", "scenario", "resume", scenario)["state"] == "active"
+    assert story("bank-owner", "scenario", "revoke", again, "--reason", "applied for in error")["state"] == "revoked"
+
+
+def test_an_amendment_is_approved_after_a_look_at_what_it_changes(story: Story, scenario: str, terminal: Any) -> None:
+    text = SCENARIO.replace('name = "overlap"', f'name = "overlap"\namends = "{scenario}"')
+    (story.folder / "look.toml").write_text(text.replace("calls_per_day = 10", "calls_per_day = 7"))
+    again = story("officer", "scenario", "apply", story.folder / "look.toml")["digest"]
+    who = ("--key", story.folder / "op-owner", "--node", story.folder / "operator.peer")
+    ended = terminal("scenario", "approve", again, *who, keys="n\n")
+    assert ended.code == 1
+    assert re.search(r"quota\.calls_per_day\s+10\s+7\b", ended.out), ended.out
+    assert story("op-owner", "scenario", "show", again)["approved_by"] == []

@@ -18,11 +18,14 @@ from core_builders import BANK, DAY, FLOORS, ISSUER, NOW, OFFICER, OTHER, RECIPI
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import delete, select
+from typer.testing import CliRunner
 
 from sandbox import challenges, letters, record, registry, signed, wire
 from sandbox.api.post import Post
 from sandbox.audit import log as audit_log
 from sandbox.challenges import Drawn
+from sandbox.cli import app
+from sandbox.cli.person import read_paper
 from sandbox.client import certify_subject, issue_consent, sign_consent, withdraw
 from sandbox.crypto.envelope import seal_to
 from sandbox.crypto.sm2 import PrivateKey
@@ -40,25 +43,32 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.home import Home, init
-from sandbox.keyring import Person, create_person
+from sandbox.keyring import Person, create_person, load_person
 from sandbox.kinds import drawn
 from sandbox.ledger import Ledger
 from sandbox.model import (
     ApplicantInput,
+    ApplicantScore,
     ConsentRule,
     ConsentSource,
     ConsentToken,
     ConsentWithdrawal,
     Entry,
     Environment,
+    JobKind,
+    JobSpec,
     JobSubmission,
     LetterJudgement,
     LetterState,
+    ScoreSpec,
     SealedInput,
+    SealedWithdrawal,
     Signed,
+    State,
     SubjectKey,
     WithdrawalNotice,
 )
+from sandbox.pipeline import SUBMIT
 from sandbox.policy import book, spending
 from sandbox.policy.admit import admit
 from sandbox.policy.consent import Consented, commitment, open_subject, token_digest
@@ -223,6 +233,38 @@ def test_what_the_sdk_makes_is_what_the_nodes_take(tmp_path: Path) -> None:
         issue_consent(desk, PERSON, DIGEST, ONE.purpose, 60, source=ConsentSource.LETTER)
     with pytest.raises(InvalidSpec, match="signed by the person"):
         issue_consent(desk, PERSON, DIGEST, ONE.purpose, 60, source=ConsentSource.SUBJECT)
+
+
+def test_the_commands_make_what_the_nodes_take(tmp_path: Path) -> None:
+    for name in ("desk", "person"):
+        create_person(tmp_path / name, name, "Example")
+    subject, paper = tmp_path / "subject", tmp_path / "letter.pdf"
+    subject.write_text(PERSON)
+    paper.write_bytes(LETTER)
+    asked = ("--scenario", DIGEST.hex(), "--purpose", ONE.purpose, "--subject-from", subject)
+
+    def run(who: str, *words: object) -> str:
+        ended = CliRunner().invoke(app, ["consent", *map(str, (*words, "--key", tmp_path / who, "--json"))])
+        assert ended.exit_code == 0, ended.stderr
+        assert PERSON not in ended.stdout
+        return ended.stdout
+
+    letter, word, own_token, back = (tmp_path / name for name in ("letter.token", "word", "own.token", "back"))
+    run("desk", "issue", letter, *asked, "--source", "letter", "--evidence", paper, "--uses", 2)
+    run("desk", "certify", word, tmp_path / "person" / "key.card", "--subject-from", subject)
+    run("person", "sign", own_token, *asked, "--certificate", word)
+    run("person", "withdraw", own_token, "--out", back)
+    desk = load_person(tmp_path / "desk")
+    rule = replace(RULE, issuers=(desk.identity.public.to_bytes(),))
+    now = signed.now_ms()
+    first = opened(*read_paper(letter), rule=rule, at=now)
+    assert (first.source, first.evidence, first.uses) == (ConsentSource.LETTER, sm3(LETTER), 2)
+    second = opened(*read_paper(own_token), rule=rule, at=now)
+    assert second.source is ConsentSource.SUBJECT
+    notice = wire.decode(WithdrawalNotice, back.read_bytes())
+    assert spending.check_withdrawal(replace(ONE, consent=rule), DIGEST, notice).token == second.token
+    with pytest.raises(InvalidSpec, match="is not a consent"):
+        read_paper(paper)
 
 
 # --- use --------------------------------------------------------------------------------------------------------------
@@ -742,3 +784,69 @@ def test_a_rejected_letter_suspends_the_scenario_even_if_the_first_try_was_cut_o
     with world.operator.store.read() as conn:
         (letter,) = challenges.find(conn, made).letters
     assert (letter.judged_by, letter.reason) == ("judge", "it is not signed")
+
+
+# --- what runs on a token that is withdrawn ---------------------------------------------------------------------------
+
+
+def running(world: World, consent: Signed, subject_key: Signed | None = None) -> Job:
+    """A score about one person at the operator's node, admitted on a consent."""
+    ledger, opening = world.operator, secrets.token_bytes(32)
+    committed = commitment(PERSON, opening)
+    content = wire.encode(ApplicantInput(PERSON, opening, consent, subject_key))
+    sealed = seal_to(ledger.keys.sealing.public, content, tagged("applicant", committed))
+    kind = ScoreSpec("a" * 32, ApplicantScore(committed))
+    spec = JobSpec(secrets.token_hex(8), world.job.plan.scenario_digest, kind)
+    call = signed.sign_call(OFFICER, "bank", SUBMIT, JobSubmission(spec, (SealedInput("operator", sealed),)))
+    job_id = record.job_id(call.key_id, spec.request_id)
+    plan = replace(world.job.plan, job_id=job_id, kind=JobKind.SCORE)
+    with ledger.store.write() as conn:
+        job = record.create(conn, call, plan, wire.encode(plan), b"r" * 32)
+        given = ledger.consent(conn, plan, job.content)
+        entry = ledger.enter(conn, "admitted", job, {}, ledger.use_consent(conn, job, given))
+        assert wire.decode(Entry, audit_log.leaf(conn, entry)).commitments[0].name == "consent"
+        record.move(conn, job_id, State.RUNNING)
+    return job
+
+
+@pytest.mark.parametrize(("signer", "stops"), [(ISSUER, True), (SECOND_ISSUER, False)])
+def test_a_withdrawal_stops_what_runs_on_the_token_if_it_is_of_one_who_may(
+    world: World, signer: PrivateKey, stops: bool
+) -> None:
+    ledger, digest = world.operator, world.job.plan.scenario_digest
+    consent = token(scenario_digest=digest, nonce=secrets.token_bytes(16), not_after_ms=signed.now_ms() + DAY, uses=2)
+    job, cancelled, links = running(world, consent), list[str](), Away()
+
+    async def cancel(job_id: str) -> None:
+        cancelled.append(job_id)
+
+    exchange: Any = SimpleNamespace(ledger=ledger, links=links)
+    pipeline: Any = SimpleNamespace(cancel=cancel)
+    post = Post(pipeline, exchange, lambda digest, reason: asyncio.sleep(0))
+    made = withdrawal(signer, consent, scenario_digest=digest)
+    sealed = seal_to(ledger.keys.sealing.public, wire.encode(made), spending.withdrawal_aad(digest))
+    body = SealedWithdrawal(digest, sealed)
+    for _ in range(2):  # handed in again it changes nothing
+        assert asyncio.run(post.take_withdrawal("k" * 32, body, lambda conn: None, is_from_peer=False)) == ()
+    assert set(cancelled) == ({job.job_id} if stops else set())
+    with ledger.store.read() as conn:
+        entries = [wire.decode(Entry, leaf) for leaf in audit_log.leaves(conn, 0, audit_log.size(conn))]
+    told = [entry for entry in entries if entry.what == "consent-withdrawn" and entry.scenario_digest == digest]
+    assert [{fact.name for fact in entry.facts} for entry in told] == [{"by", "withdrawal"}]
+    if stops:
+        with pytest.raises(PolicyRefused, match="was withdrawn"):
+            running(world, consent)
+    else:
+        running(world, consent)
+    with pytest.raises(InvalidSpec, match="does not open"):
+        other = SealedWithdrawal(digest, seal_to(ledger.keys.sealing.public, b"x", b"y"))
+        asyncio.run(post.take_withdrawal("k" * 32, other, lambda conn: None, is_from_peer=True))
+    with pytest.raises(NotFound):
+        asyncio.run(post.take_withdrawal("k" * 32, replace(body, scenario_digest=b"X" * 32), lambda conn: None, True))
+
+
+class Away:
+    """A network on which nobody answers."""
+
+    async def call(self, party: str, method: str, body: Any, timeout_s: float) -> None:
+        raise PartyFailed(party=party)

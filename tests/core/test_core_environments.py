@@ -100,19 +100,16 @@ def test_kinds_do_not_share_recipes() -> None:
 
 
 def test_production_waits_for_the_same_recipe_on_twins() -> None:
-    strict = facts(test_before_production=True)
     with pytest.raises(PolicyRefused) as refused:
-        plan(psi(), strict)
+        plan(psi(), facts(is_tested=False))
     assert refused.value.tell == REFUSALS["untested"] and "--test" in refused.value.hint
-    with pytest.raises(PolicyRefused):
-        plan(psi(), replace(strict, tested=frozenset({recipe(psi(engine=PsiEngine.ECDH_SM2))})))
-    assert plan(psi(), replace(strict, tested=frozenset({recipe(TEST)}))).environment is Environment.PRODUCTION
+    assert plan(psi(), facts(is_tested=True)).environment is Environment.PRODUCTION
 
 
 def test_a_test_needs_a_twin_and_no_earlier_test() -> None:
     with pytest.raises(Unavailable, match="no twin"):
-        plan(TEST, facts(test_before_production=True))
-    twin = facts(test_before_production=True, own={LEFT: OwnDataset(b"L" * 32, 600, True, twin_rows=50)})
+        plan(TEST, facts(is_tested=False))
+    twin = facts(is_tested=False, own={LEFT: OwnDataset(b"L" * 32, 600, True, twin_rows=50)})
     assert plan(TEST, twin).environment is Environment.TEST
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Data
 from node_world import CANARY, PURPOSE, SHARED_ID, World
 from sqlalchemy import select
+from typer.testing import CliRunner
 
 from sandbox import keyring, wire
 from sandbox.audit import log as audit_log
+from sandbox.cli import app
 from sandbox.client import Client, certify_subject, sign_consent, withdraw
 from sandbox.client.consents import Challenged
 from sandbox.crypto.sm3 import sm3
@@ -84,6 +89,14 @@ def challenged(world: World, client: Client, job_id: str, *states: LetterState) 
         return client.challenge(views[0].challenge_id)
 
     return until(look, world)
+
+
+def cli(world: World, person: str, node: str, *words: object) -> Any:
+    """Run `sandbox consent` as its users do, and return its answer."""
+    shared = ("--key", world.folder / person, "--node", world.folder / f"{node}.peer", "--json")
+    ended = CliRunner().invoke(app, ["consent", *map(str, (*words, *shared))])
+    assert ended.exit_code == 0, ended.stderr
+    return json.loads(ended.stdout)
 
 
 def test_a_person_agrees_with_the_own_key(world: World, own: Own, tmp_path: Path) -> None:
@@ -161,7 +174,9 @@ def test_the_letter_behind_one_call_is_asked_for_produced_and_accepted(world: Wo
         assert all(CANARY not in repr(entry) for entry in entries(world, node, job.job_id).values())
 
 
-def test_a_batch_is_challenged_and_a_rejected_letter_suspends_the_scenario(world: World, own: Own) -> None:
+def test_a_batch_is_challenged_and_a_rejected_letter_suspends_the_scenario(
+    world: World, own: Own, tmp_path: Path
+) -> None:
     """The last of this module: its scenario stays suspended."""
     reviewer = world.clients["second-reviewer"]
     job = world.released(world.officer.score(own.digest, own.model, ScoreScope.ALIGNED))
@@ -174,8 +189,16 @@ def test_a_batch_is_challenged_and_a_rejected_letter_suspends_the_scenario(world
     auditor = world.bank_owner.challenge(challenge)
     assert auditor.persons == () and len(auditor.view.letters) == 50
 
-    world.officer.produce_letter(challenge, 1, LETTER)
-    assert reviewer.judge_letter(challenge, 1, True).state == "open"
+    paper, read = tmp_path / "letter.pdf", tmp_path / "read.pdf"
+    paper.write_bytes(LETTER)
+    shown = cli(world, "officer", "bank", "challenge", challenge)
+    assert [letter["person"] for letter in shown["letters"]] == list(found.persons)
+    assert cli(world, "officer", "bank", "produce", challenge, 1, paper)["letters"] == {"awaited": 49, "produced": 1}
+    digest = cli(world, "second-reviewer", "operator", "letter", challenge, 1, "--to", read)["digest"]
+    assert read.read_bytes() == LETTER and stat.S_IMODE(read.stat().st_mode) == 0o600
+    judged = cli(world, "second-reviewer", "operator", "judge", challenge, 1, "--accept", "--digest", digest)
+    assert judged["letters"] == {"accepted": 1, "awaited": 49}
+    assert challenge in [one["challenge_id"] for one in cli(world, "officer", "bank", "challenges")]
     world.officer.produce_letter(challenge, 2, b"a blank page")
     with pytest.raises(WrongState, match="not the letter that was looked at"):
         reviewer.judge_letter(challenge, 2, False, "nobody signed it", digest=sm3(LETTER))
