@@ -1,7 +1,7 @@
 """Files of examples whose rows were generated: the table, its schema, and a page that says so.
 
-Security:  keys are nobody's: identity numbers and credit codes of region 990000, which does not exist. Credit codes have
-           letters where those of twins have digits, so that no row of an example stands in a twin.
+Security:  keys are nobody's: identity numbers and credit codes of region 990000, which does not exist. Credit codes
+           have letters where those of twins have digits, so that no row of an example stands in a twin.
 Not here:  what is in the rows; each example's ``generate`` makes them.
 """
 
@@ -24,6 +24,7 @@ from sandbox.catalog.ids import UNASSIGNED_REGION
 from sandbox.catalog.schema import Field, FieldType, Grade, Schema, Valid, schema_bytes
 
 SEED: Final = 1
+ANY: Final = Valid()
 PEOPLE: Final = "identity numbers are of region 990000, which does not exist, and names and values"
 
 PROVENANCE: Final = """# Where these files come from
@@ -50,7 +51,7 @@ def key_field(
     *,
     grade: Grade = Grade.L4,
     masking: str = "drop",
-    valid: Valid = Valid(),
+    valid: Valid = ANY,
 ) -> Field:
     """Return a text column of a key."""
     return Field(name, FieldType.STRING, meaning, "", grade, masking, Decimal(1), form, valid=valid)
@@ -64,7 +65,7 @@ def field(
     grade: Grade = Grade.L3,
     *,
     masking: str = "",
-    valid: Valid = Valid(),
+    valid: Valid = ANY,
     price: str = "0.5",
 ) -> Field:
     """Return any other column."""

@@ -19,6 +19,7 @@ from sandbox.audit import log as audit_log
 from sandbox.audit.merkle import leaf_hash
 from sandbox.audit.receipt import Receipt
 from sandbox.catalog import artefacts, bundles, cache, vault
+from sandbox.catalog.retention import DAY_MS
 from sandbox.catalog.schema import parse_schema
 from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.challenges import Drawn
@@ -227,6 +228,7 @@ class Ledger:
             default_deadline_s=self.settings.deadline_s,
             is_tested=not self.settings.test_before_production
             or record.was_tested(conn, spec.scenario_digest, recipe(spec, earlier.recipe if earlier else b"")),
+            tests_today=record.tests_since(conn, spec.scenario_digest, now - now % DAY_MS),
             offered={} if standing is None else versions.offered(conn, standing.scenario, refs),
             bundled=None if standing is None else self.bundled(conn, spec, standing.scenario),
         )
@@ -418,6 +420,15 @@ class Ledger:
                 return not is_released and bool(artefacts.names(conn, job.job_id, SETTING))
 
         return job.state is State.RUNNING and await asyncio.to_thread(look)
+
+    async def was_resumed(self, job: Job) -> bool:
+        """Whether a job was taken up again after a party went away."""
+
+        def look() -> bool:
+            with self.store.read() as conn:
+                return "resumed" in _entered(conn, job.job_id)
+
+        return await asyncio.to_thread(look)
 
     async def is_released(self, job: Job) -> bool:
         """Whether this node's leave to let the last shares go is entered already."""

@@ -125,7 +125,10 @@ class Parts:
         for party in self._others:
             told = _told(party, await self._connections.recv(party, "parts", READY_S), self._count)
             own, cores = own & told[0], min(cores, told[1])
-        if again := len(mine - own):  # who asks for a part once more may ask about other keys: it counts once more
+        again = len(mine - own)  # who asks for a part once more may ask about other keys: it counts once more
+        if await self._ledger.was_resumed(self._job):
+            again += min(cores, self._count - len(mine))  # as many may have been on their way when a party went away
+        if again:
             await self._ledger.charge_again(self._job, again, self._count)
         return own, cores
 

@@ -72,6 +72,7 @@ SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
 CALL_WINDOW_MS = 120_000
 MOST_AT_ONCE = 64
+MOST_OF_ONE = 24  # scenario: nobody can take all slots
 TAKE_UP_S = 900.0  # of a held job, from the connections to the delivery
 HELD_AWAY_S = 30.0  # how long a held job's line waits for the others; it is tried again later
 RESUMES = 2  # how often a job may be taken up after a party went away
@@ -83,6 +84,7 @@ Remember = Callable[[Connection], None]
 class Live:
     """A job in motion at this node."""
 
+    scenario_digest: bytes
     task: asyncio.Task[None] | None = None
     stage: str = "admitted"
     progress: str = ""  # for this node's operator; a requester learns no sizes before the release
@@ -200,7 +202,8 @@ class Pipeline:
     ) -> Job:
         """Policy, reservation, row and entry: one transaction."""
         ledger = self._ledger
-        if sum(not live.is_held for live in self._live.values()) >= MOST_AT_ONCE:
+        moving = [live.scenario_digest for live in self._live.values() if not live.is_held]
+        if len(moving) >= MOST_AT_ONCE or moving.count(submission.spec.scenario_digest) >= MOST_OF_ONE:
             raise Unavailable(tell=f"{ledger.node_id} has too many jobs in motion", hint="submit again later")
         if record.known_body(conn, job_id) is not None:
             raise AlreadyExists(tell="this job is known here already", hint="submit again with a new request id")
@@ -266,7 +269,7 @@ class Pipeline:
                 live.progress = f"{done} of {parts} parts"
                 self._tell(live)
 
-            raw = await wires.compute(setting, parts, lambda: self._ledger.spend(job), on_done)
+            raw = await wires.compute(setting, parts, lambda: self._ledger.spend(job, setting.rows), on_done)
             live.resumable = False
         return raw
 
@@ -360,7 +363,7 @@ class Pipeline:
     # --- running, stopping, watching ------------------------------------------------------------------------------
 
     def _start(self, job: Job, line: Callable[[Live], Awaitable[None]]) -> Live:
-        live = Live()
+        live = Live(job.plan.scenario_digest)
         self._live[job.job_id] = live
         live.task = asyncio.create_task(self._guard(job, live, line), name=f"job {job.job_id}")
         return live

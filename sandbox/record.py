@@ -163,6 +163,12 @@ def was_tested(conn: Connection, scenario_digest: bytes, recipe: bytes) -> bool:
     return conn.scalar(select(jobs.c.job_id).where(same, green).limit(1)) is not None
 
 
+def tests_since(conn: Connection, scenario_digest: bytes, since_ms: int) -> int:
+    """Return how many jobs of a scenario ran on twins since a moment."""
+    mine = (jobs.c.scenario_digest == scenario_digest) & (jobs.c.environment == int(Environment.TEST))
+    return int(conn.scalar(select(func.count()).select_from(jobs).where(mine, jobs.c.created_ms >= since_ms)) or 0)
+
+
 def units_before(conn: Connection, scenario_digest: bytes) -> int:
     """Return the units already charged under a scenario: tiers are cumulative."""
     total = conn.scalar(

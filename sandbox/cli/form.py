@@ -3,7 +3,7 @@
 Shapes:    a row is (line of TOML, remark in English, remark in Chinese); the remark stands above its line. What must be
            given is empty or 0, so that ``scenario check`` names it; what may be given stands behind a "#" without a
            blank.
-Not here:  reading it (``client.application``), what must be given (``policy.completeness``).
+Not here:  reading it (``client.application``), what must be given (``completeness``).
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from sandbox.catalog.matching import compatible
 from sandbox.catalog.schema import Schema
 from sandbox.client.members import Table, open_document
 from sandbox.client.references import bounded, read_card, read_code, read_measurement, read_schema
+from sandbox.completeness import NO_CATEGORY, Missing, incomplete, missing
 from sandbox.errors import InvalidSpec
 from sandbox.model import (
     Category,
@@ -43,7 +44,6 @@ from sandbox.model import (
     Scenario,
     VersionRule,
 )
-from sandbox.policy.completeness import NO_CATEGORY, Missing, incomplete, missing
 
 _QUOTA = ("calls_per_day", "calls_total", "rows_total", "rows_per_day", "people_per_day", "people_total")
 

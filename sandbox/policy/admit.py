@@ -58,6 +58,10 @@ REFUSALS: Mapping[str, str] = {
     "awaiting": "the scenario is not approved by every party yet",
     "expired": "the scenario has expired",
     "revoked": "the scenario was revoked",
+    "refused": "a party refused the scenario",
+    "changes": "a party asks for changes of the scenario",
+    "suspended": "the scenario is suspended",
+    "amended": "another scenario has taken the place of this one",
     "submitter": "only the scenario's applicant may submit",
     "kind": "the scenario does not allow this kind of job",
     "output": "the scenario has no rule for an output that the job asks for",
@@ -76,6 +80,7 @@ REFUSALS: Mapping[str, str] = {
 }
 
 
+MOST_TESTS = 500  # a day and scenario
 TRY_FIRST = "submit the same job in the test environment first (sandbox job submit --test)"
 
 
@@ -131,6 +136,7 @@ class Facts:
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
     conditions: Conditions
     default_deadline_s: int
+    tests_today: int = 0
     is_tested: bool = True  # the recipe was released on twins under this scenario, or this node does not ask for that
     offered: Mapping[DatasetRef, VersionNotice] = field(default_factory=dict)  # of datasets used by rule
     bundled: Kind | None = None  # the kind of a job that names a bundle, as the bundle makes it
@@ -184,6 +190,8 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         parties.append(Party(scenario.computing_parties[0], PartyRole.COMPUTE, None, b"", ()))
     if spec.environment is Environment.PRODUCTION:
         _check_quota(spec, [DatasetRef(use.code, use.version) for use in uses], facts, standing)
+    elif facts.tests_today >= MOST_TESTS:
+        raise BudgetSpent(tell="the scenario's test jobs for today are used up", hint="submit again tomorrow (UTC)")
     _check_noise(spec, facts, scenario)
     engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts, spec.environment) for use in uses))
     outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in made.chosen(spec))

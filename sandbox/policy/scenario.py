@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
+from sandbox.completeness import complete
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec
 from sandbox.kinds import KINDS
 from sandbox.kinds.noise import MOST_EPSILON_MILLI
 from sandbox.model import JobKind, NoticeKind, OutputClass, Scenario
-from sandbox.policy.completeness import complete
 from sandbox.policy.terms import check_confined, check_consent, check_datasets, check_quota, check_totals, need
 
 _COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")

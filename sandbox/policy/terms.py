@@ -6,11 +6,11 @@ Not here:  what is absent (``completeness``), outputs and the operator's floors 
 
 from __future__ import annotations
 
+from sandbox.completeness import holds_letters
 from sandbox.errors import InvalidSpec
 from sandbox.kinds import confined
 from sandbox.kinds.cells import check_dimension, check_range
 from sandbox.model import ConsentRule, DatasetUse, JobKind, OutputClass, Scenario, VersionRule
-from sandbox.policy.completeness import holds_letters
 from sandbox.tee_sim.levels import Level
 
 MOST_AGE_DAYS = 3650

@@ -754,6 +754,7 @@ def test_a_letter_that_does_not_come_suspends_the_scenario_once_and_is_entered(w
     asyncio.run(desk.post.tend(due - 1))
     assert desk.suspended == []
     asyncio.run(desk.post.tend(due))
+    assert len(desk.suspended) == 1
     asyncio.run(desk.post.tend(due + 1))
     ((digest, reason),) = desk.suspended
     assert digest == world.job.plan.scenario_digest and made in reason and PERSON not in reason

@@ -87,6 +87,7 @@ class Side:
     behave: Behaviour
     kept: set[int] = field(default_factory=set)
     cores: int = 2
+    resumed: bool = False
     asked: list[tuple[str, int, int]] = field(default_factory=list)  # stage, part, attempt
     cancelled: list[int] = field(default_factory=list)
     done: list[int] = field(default_factory=list)
@@ -158,8 +159,11 @@ def run(folder: Path, count: int, *sides: Side, meanwhile: Any = None) -> dict[s
                 assert of == count
                 side.charged += again
 
+            async def was_resumed(job: Any) -> bool:
+                return side.resumed
+
             settings = SimpleNamespace(ray_cpus=side.cores)
-            ledger = SimpleNamespace(kept=kept, charge_again=charge_again, settings=settings)
+            ledger = SimpleNamespace(kept=kept, charge_again=charge_again, was_resumed=was_resumed, settings=settings)
             job = SimpleNamespace(job_id="ab" * 16, plan=SimpleNamespace(deadline_s=5))
             parts = Parts(ledger, job, line, side.work, folder, count, side.done.append)  # type: ignore[arg-type]
             try:
@@ -197,6 +201,16 @@ def test_every_part_is_run_once_between_one_split_and_one_gather(tmp_path: Path,
         assert sorted(side.asked[1:-1]) == [("compute", part, 0) for part in range(7)]
         assert side.done == list(range(8)) and side.kept == set(range(7))
         assert len(set(side.scratch)) == 1
+
+
+@pytest.mark.parametrize(("kept", "charged"), [(0, 2), (3, 2), (6, 1), (7, 0)])
+def test_after_an_interruption_parts_that_may_have_been_sent_count_once_more(
+    tmp_path: Path, kept: int, charged: int
+) -> None:
+    """As many as run at once may have been on their way, and whoever went away may ask about other keys now."""
+    sides = pair(kept=set(range(kept)), resumed=True)
+    run(tmp_path, 7, *sides)
+    assert [side.charged for side in sides] == [charged, charged]
 
 
 def test_what_the_parts_share_is_private(tmp_path: Path) -> None:

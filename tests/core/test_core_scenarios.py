@@ -12,6 +12,7 @@ from core_builders import ALL, DAY, FLOORS, ISSUER, LEFT, NOW, OFFICER, OTHER, O
 from sqlalchemy import Connection, insert
 
 from sandbox import signed, wire
+from sandbox.completeness import incomplete, missing
 from sandbox.crypto.sm2 import PrivateKey
 from sandbox.errors import (
     IntegrityFailed,
@@ -41,7 +42,6 @@ from sandbox.model import (
     VersionRule,
 )
 from sandbox.policy import book, departments, versions
-from sandbox.policy.completeness import incomplete, missing
 from sandbox.policy.moves import check_move, suspensions
 from sandbox.policy.scenario import Given, check, succeeds
 from sandbox.store import Store, datasets

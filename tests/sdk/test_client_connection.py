@@ -402,7 +402,7 @@ def test_a_refused_upload_tells_why(server: Scripted, client: Client, table: tup
 @pytest.mark.parametrize("name", ["data.txt", "data"])
 def test_files_of_other_kinds_are_not_sent(server: Scripted, client: Client, table: Any, name: str) -> None:
     other = table[0].rename(table[0].with_name(name))
-    with pytest.raises(InvalidSpec, match="must end in"):
+    with pytest.raises(InvalidSpec, match="ending in"):
         client.register_dataset(other, table[1], "people")
     assert server.calls == []
 

@@ -1,7 +1,7 @@
 """What an application still lacks: all of it at once, in words for whoever fills in the form.
 
 Shapes:    ``missing`` takes a scenario that may be a draft: empty where nothing was written yet.
-Not here:  whether what is written is allowed (``scenario.check``).
+Not here:  whether what is written is allowed (``policy.scenario.check``).
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""A platform asks until when its couriers' health certificates are valid."""

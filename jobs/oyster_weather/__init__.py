@@ -1,0 +1,1 @@
+"""An insurer of oyster farms asks for the index that its policies pay by."""
