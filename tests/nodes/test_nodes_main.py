@@ -129,12 +129,12 @@ def test_every_party_logged_the_same_job_and_plan(world: World, flow: Flow) -> N
         assert {party for party, _ in trail} == parties
         for party in parties:
             entries = readers[party].entries(job_id=job.job_id)
-            whats = [e.entry.what for e in entries]
+            whats = [e.entry.what for e in entries if not e.entry.what.startswith("challenge")]  # letters asked for later
             assert whats[:2] == ["admitted", "released"] and whats.count("released") == 1
             assert whats[2:] == (["delivered"] if party == "bank" else [])
             for logged in entries:
                 assert (logged.entry.job_id, logged.entry.plan_digest) == (job.job_id, job.plan_digest)
-                if logged.entry.what != "delivered":
+                if logged.entry.what in ("admitted", "released"):
                     assert trail[party, logged.index].leaf_hash == leaf_hash(logged.leaf, sm3)
 
 
@@ -189,7 +189,7 @@ def test_others_do_not_learn_that_a_job_exists(world: World, flow: Flow) -> None
         for ask in (clerk.job, clerk.cancel, lambda job_id: next(iter(clerk.watch(job_id)))):
             with pytest.raises(NotFound, match="not found, or not yours"):
                 ask(job_id)
-    assert clerk.jobs() == ()
+    assert not {job.job_id for job in clerk.jobs(limit=500)} & {flow.psi.job_id, flow.train.job_id, flow.score.job_id}
     assert flow.psi.job_id in {job.job_id for job in world.officer.jobs(limit=500)}
     assert flow.psi.job_id in {job.job_id for job in world.op_owner.jobs(limit=500)}  # an auditor sees all
 

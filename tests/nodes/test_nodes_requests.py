@@ -168,7 +168,7 @@ ROLES = [
     ("bank-owner", "JobService/CancelJob"),
     ("officer", "CatalogService/DestroyDataset"),
     ("officer", "ScenarioService/ApproveScenario"),
-    ("officer", "ScenarioService/RevokeScenario"),
+    ("officer", "ScenarioService/NotifyScenario"),
     ("officer", "AuditService/Cosign"),
     ("officer", "/sandbox.v1.PeerService/Propose"),
     ("officer", "/sandbox.v1.PeerService/Grant"),
