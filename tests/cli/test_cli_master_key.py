@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from sandbox import keyring
 from sandbox.crypto.shares import Form, form_of, read
+from sandbox.demo.nodes import free_ports
 from sandbox.home import Home
 
 
@@ -161,3 +164,22 @@ def test_officers_type_passphrases_of_their_own(run: Any, terminal: Any, home: P
     assert terminal(*join, keys="horse of wang\nhorse of wang\n").code == 1
     ended = terminal(*join, keys="horse of wang\nhorse of li\n")
     assert ended.code == 0 and len(key_of(home)) == 16
+
+
+@pytest.mark.slow
+def test_a_node_whose_key_is_split_starts_with_enough_shares(run: Any, home: Path, tmp_path: Path) -> None:
+    divide(run, home, tmp_path / "shares", "wang", "li", "zhao")
+    settings = home / "sandbox.toml"
+    settings.write_text(settings.read_text().replace('127.0.0.1:1"', f'127.0.0.1:{free_ports(1)[0]}"'))
+    words = [sys.executable, "-m", "sandbox", "serve", "--home", str(home)]
+    given = ["--share", str(tmp_path / "shares" / "wang.share")]
+    few = subprocess.run([*words, *given], capture_output=True, text=True, timeout=60)
+    assert few.returncode == 1 and "1 of 2 shares are missing" in few.stderr and "li, zhao" in few.stderr
+    given += ["--share", str(tmp_path / "shares" / "zhao.share")]
+    node = subprocess.Popen([*words, *given], stderr=subprocess.PIPE, text=True)
+    try:
+        assert node.stderr is not None
+        assert any("listening on" in line for line in node.stderr)
+    finally:
+        node.terminate()
+        node.communicate(timeout=60)
