@@ -31,7 +31,13 @@ SCHEMAS: Final = {
     "couriers": Schema(
         fields=(
             key_field("worker_id", "made-up identity number of the courier", KeyFormat.ID_NUMBER, masking="hash"),
-            field("joined_on", FieldType.DATE, "first day on the platform", masking="generalise:month"),
+            field(
+                "joined_on",
+                FieldType.DATE,
+                "first day on the platform",
+                masking="generalise:month",
+                valid=Valid("2020-01-01", "2025-06-30"),
+            ),
         ),
         key=("worker_id",),
     ),

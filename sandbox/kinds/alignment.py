@@ -10,14 +10,16 @@ Memory:   of one bucket, not of the table: keys are read and hashed in batches, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
 from sandbox.errors import ProtocolFailed
 from sandbox.kinds.kind import Task, blaming
+from sandbox.kinds.population import Words, person_digests
 from sandbox.model import PartyRole, PsiEngine, PsiOutput, PsiSpec
 from sandbox.psi import ecdh, ecdh_sm2, rr22
 from sandbox.psi.contract import EVERYTHING, Bucket, Role, Terms
@@ -25,6 +27,8 @@ from sandbox.psi.keys import Digests, Positions
 from sandbox.psi.shards import Shards, assemble
 
 PART: Final = "part-"
+_PEOPLE: Final = "people"
+_PIECE: Final = 1 << 17  # digests
 NAMES: Final = {
     PsiEngine.RR22: "rr22",
     PsiEngine.ECDH_X25519: "ecdh-x25519",
@@ -35,8 +39,32 @@ _ONE_SIDED: Final = (PsiOutput.MEMBERS,)
 
 
 def split(task: Task) -> None:
-    """Cut this party's keys into the job's buckets, in the directory that the buckets' workers share."""
-    _fill(task, Shards(task.scratch, task.salt, task.parts))
+    """Cut this party's keys into the job's buckets, in the directory that the buckets' workers share.
+
+    Beside them it leaves the digests by which populations are sketched: so the keys are read once, not twice.
+    """
+    shards, first = Shards(task.scratch, task.salt, task.parts), 0
+    with contextlib.ExitStack() as stack:
+        people: BinaryIO | None = None
+        for keys in task.key_batches():
+            shards.add(keys, first)
+            first += len(keys)
+            if people is None:  # and not before: shards begin in an empty directory
+                people = stack.enter_context((task.scratch / _PEOPLE).open("xb"))
+            people.write(np.ascontiguousarray(person_digests(keys, task.population_key), "<u8").data)
+    shards.close()
+
+
+def people(task: Task) -> Iterator[Words]:
+    """Yield the digests of this party's people in stored order, piece by piece."""
+    kept = task.scratch / _PEOPLE
+    if task.parts > 1 and kept.is_file():
+        with kept.open("rb") as file:
+            while len(some := np.fromfile(file, "<u8", _PIECE)):
+                yield some.astype(np.uint64, copy=False)
+        return
+    for keys in task.key_batches():
+        yield person_digests(keys, task.population_key)
 
 
 def find(task: Task, spec: PsiSpec) -> Positions:

@@ -50,6 +50,11 @@ Codes = npt.NDArray[np.int32]
 Words = npt.NDArray[np.uint64]
 
 
+def person_digests(keys: pa.Array, secret: bytes) -> Words:
+    """Return what stands for people in sketches: 64 bits of a hash of each key under the node's secret."""
+    return np.ascontiguousarray(digest(keys, secret)[:, 0])
+
+
 class Tally:
     """Groups of people that are still being read, batch by batch."""
 
@@ -66,9 +71,11 @@ class Tally:
             raise InvalidSpec("a group is needed for every key")
         for first in range(0, len(keys), _BLOCK):
             some = keys.slice(first, _BLOCK)
-            self._add(digest(some, self._secret)[:, 0], None if codes is None else codes[first : first + len(some)])
+            part = None if codes is None else codes[first : first + len(some)]
+            self.add_digests(person_digests(some, self._secret), part)
 
-    def _add(self, digests: Words, codes: Codes | None) -> None:
+    def add_digests(self, digests: Words, codes: Codes | None = None) -> None:
+        """Add people by what ``person_digests`` returned for their keys."""
         groups = len(self._rows)
         if codes is None:
             if groups != 1:
@@ -80,8 +87,13 @@ class Tally:
             inside = codes >= 0
             digests, places = digests[inside], codes[inside].astype(np.int64)
         bits = (digests >> np.uint64(54)).astype(np.int64)  # the first ten bits of 64
-        np.bitwise_xor.at(self._bits, places * WORDS + (bits >> 6), np.uint64(1) << (bits & 63).astype(np.uint64))
-        np.add.at(self._sums, places, digests)
+        if groups <= _APART:  # counting all bits at once is several times faster than toggling one after the other
+            toggled = np.bincount(places * BITS + bits, minlength=groups * BITS).astype(np.uint8) & 1
+            self._bits ^= np.packbits(toggled, bitorder="little").view("<u8").astype(np.uint64)
+            self._sums += np.array([digests[places == number].sum(dtype=np.uint64) for number in range(groups)])
+        else:
+            np.bitwise_xor.at(self._bits, places * WORDS + (bits >> 6), np.uint64(1) << (bits & 63).astype(np.uint64))
+            np.add.at(self._sums, places, digests)
         self._rows += np.bincount(places, minlength=groups)
         for number, crowd in enumerate(self._crowds):
             crowd.add(digests if len(self._crowds) == 1 else digests[places == number])

@@ -165,9 +165,9 @@ def _people(task: Task, size: int, name: str, shared: Positions | None) -> tuple
     if shared is not None:
         codes[shared] = 0
     tally, first = Sketcher(task.population_key).start(2), 0
-    for keys in task.key_batches():
-        tally.add(keys, codes[first : first + len(keys)])
-        first += len(keys)
+    for some in alignment.people(task):
+        tally.add_digests(some, codes[first : first + len(some)])
+        first += len(some)
     known, rest = tally.done([SHARED, "the rest"], [size, 0])
     is_summed = name == _OUTPUT[PsiOutput.SUMS] and task.role is PartyRole.RIGHT
     whole = union(SUMMED if is_summed else WHOLE, [known, rest], size, is_whole=True)
