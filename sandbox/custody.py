@@ -6,6 +6,7 @@ Not here:  who may ask for it (api), when it is due by itself (catalog.retention
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -14,9 +15,9 @@ from sqlalchemy import Connection, update
 from sandbox import record, review, signed
 from sandbox.catalog import artefacts, cache, entries, retention, vault
 from sandbox.catalog.test_rows import TWINS
-from sandbox.errors import IntegrityFailed, NotFound, WrongState
+from sandbox.errors import IntegrityFailed, NotFound, SandboxError, WrongState
 from sandbox.ledger import Ledger
-from sandbox.model import DatasetRef
+from sandbox.model import DatasetRef, Environment
 from sandbox.store import datasets, twins
 
 log = logging.getLogger(__name__)
@@ -37,13 +38,12 @@ def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remem
         row = entries.find(conn, code, version)
         if row.state != "active":
             return int(row.destroyed_entry)
-        for job_id in record.unfinished(conn):
-            if any(party.dataset == reference for party in record.read(conn, job_id).plan.parties):
-                raise WrongState(tell=f"job {job_id} is using it", hint="wait for the job, or cancel it")
-        key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
+        check_unused(conn, reference)
+        key: bytes | None = None
         try:
+            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
             chunks, verified = len(vault.read_manifest(directory, key).chunks), "yes"
-        except IntegrityFailed:  # what was damaged must go as well
+        except (IntegrityFailed, NotFound):  # what was damaged, or has gone astray, must go as well
             chunks, verified = len(list(directory.glob("*.sealed"))), "no"
         derived = record.using(conn, reference)  # what was derived from the rows goes too
         for job_id in derived:
@@ -63,10 +63,19 @@ def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remem
         gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
         conn.execute(update(datasets).where(same).values(**gone))
         twin = (twins.c.code == code) & (twins.c.version == version)
-        conn.execute(update(twins).where(twin).values(wrapped_key=None))  # what it cost stays known
-    vault.destroy(directory, key)  # noise since the commit above; gone now
+        conn.execute(update(twins).where(twin).values(wrapped_key=None, measurements=b""))  # its cost stays known
+    with contextlib.suppress(NotFound):  # it had gone astray
+        vault.destroy(directory, key)  # noise since the commit above; gone now
     drop_twin(ledger, code, version)
     return index
+
+
+def check_unused(conn: Connection, reference: DatasetRef, environment: Environment | None = None) -> None:
+    """Raise ``WrongState`` if a job in motion uses a version, in one environment or any."""
+    for job_id in record.unfinished(conn):
+        plan = record.read(conn, job_id).plan
+        if environment in (None, plan.environment) and any(party.dataset == reference for party in plan.parties):
+            raise WrongState(tell=f"job {job_id} is using it", hint="wait for the job, or cancel it")
 
 
 def retire(ledger: Ledger) -> int:
@@ -78,8 +87,8 @@ def retire(ledger: Ledger) -> int:
         try:
             destroy(ledger, code, version, ledger.node_id, "its retention has ended", lambda conn: None)
             done += 1
-        except WrongState as error:
-            log.warning("dataset %s version %d is past its retention: %s", code, version, error.tell)
+        except (SandboxError, OSError) as error:  # the others' time is up all the same
+            log.warning("dataset %s version %d is past its retention and not destroyed: %s", code, version, error)
     if done:
         ledger.store.scrub()
         log.info("destroyed %d dataset versions past their retention", done)

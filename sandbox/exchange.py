@@ -24,7 +24,8 @@ from sandbox.crypto.sm3 import tagged
 from sandbox.errors import AlreadyExists, JobFailed, OutputWithheld, PartyFailed, SandboxError, Unavailable, WrongState
 from sandbox.host import READY_S, Attempt, WorkerHost
 from sandbox.kinds.model import PRINTED
-from sandbox.ledger import SETTING, Committed, Ledger, commitment_to
+from sandbox.ledger import SETTING, Ledger
+from sandbox.materials import Committed, commitment_to
 from sandbox.model import (
     Acceptance,
     CosignQuery,

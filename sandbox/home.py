@@ -20,6 +20,7 @@ from sandbox import keyring, registry, signed, wire
 from sandbox.audit import log as audit_log
 from sandbox.audit import tables as audit_tables
 from sandbox.audit.checkpoint import VerifierKey
+from sandbox.books import reason_context
 from sandbox.catalog import rotation
 from sandbox.crypto.shares import Share
 from sandbox.crypto.sm2 import PublicKey
@@ -27,7 +28,6 @@ from sandbox.crypto.sm3 import sm3
 from sandbox.crypto.sm4 import unseal
 from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound, Unavailable, WrongState
 from sandbox.keyring import NodeKeys
-from sandbox.ledger import reason_context
 from sandbox.master import MasterKey, Shares, Split
 from sandbox.model import Entry, Fact, PeerCard, Signed
 from sandbox.registry import Registered
@@ -198,6 +198,11 @@ class Home:
         """Register a person's key with roles; returns its id."""
         with self.store.write() as conn:
             found = registry.register(conn, card, roles)
+            if "bank" in roles and found.organisation != self.settings.organisation:
+                raise InvalidSpec(
+                    tell=f"bank is a role for people of {self.settings.organisation}: they own its data",
+                    hint="register people of other organisations as merchant",
+                )
             facts = (Fact("key", found.key_id), Fact("roles", ",".join(sorted(found.roles))))
             self._enter(conn, "key", facts)
         return found.key_id

@@ -10,7 +10,7 @@ import shutil
 import signal
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -191,15 +191,25 @@ async def _serve(home: Home, run: Path) -> None:
 
 async def _every_hour(edge: Edge, scenarios: Scenarios, exchange: Exchange) -> None:
     """Beginning now: forget nonces, destroy what outlived its retention, tell peers what they missed, be co-signed."""
+
+    async def witnessed() -> None:
+        if exchange.ledger.settings.witness:
+            await exchange.witnessed()
+
+    parts: tuple[Callable[[], Awaitable[Any]], ...] = (
+        lambda: asyncio.to_thread(edge.forget_nonces),
+        lambda: asyncio.to_thread(custody.retire, exchange.ledger),
+        scenarios.hand_round_all,
+        witnessed,
+    )
     while True:
-        await asyncio.to_thread(edge.forget_nonces)
-        await asyncio.to_thread(custody.retire, exchange.ledger)
-        try:
-            await scenarios.hand_round_all()
-            if exchange.ledger.settings.witness:
-                await exchange.witnessed()
-        except SandboxError as error:
-            log.warning("the hourly round was cut short: %s", error)
+        for part in parts:
+            try:
+                await part()
+            except SandboxError as error:
+                log.warning("a part of the hourly round was cut short: %s", error)
+            except Exception:  # a defect of ours must not end the rounds, nor the parts that follow
+                log.exception("a part of the hourly round was cut short")
         await asyncio.sleep(3600)
 
 

@@ -45,7 +45,8 @@ from sandbox.exchange import Exchange, Setting, Wires
 from sandbox.gate.judge import judge_sizes
 from sandbox.holds import Holds
 from sandbox.kinds import KINDS
-from sandbox.ledger import HELD, Committed, Delivery, Ledger
+from sandbox.ledger import HELD, Delivery, Ledger
+from sandbox.materials import Committed
 from sandbox.model import (
     Acceptance,
     Call,
@@ -72,7 +73,7 @@ SUBMIT = "/sandbox.v1.JobService/SubmitJob"
 SKEW_MS = 60_000
 CALL_WINDOW_MS = 120_000
 MOST_AT_ONCE = 64
-MOST_OF_ONE = 24  # scenario: nobody can take all slots
+MOST_OF_ONE = 24  # submitter: nobody can take all slots
 TAKE_UP_S = 900.0  # of a held job, from the connections to the delivery
 HELD_AWAY_S = 30.0  # how long a held job's line waits for the others; it is tried again later
 RESUMES = 2  # how often a job may be taken up after a party went away
@@ -84,7 +85,7 @@ Remember = Callable[[Connection], None]
 class Live:
     """A job in motion at this node."""
 
-    scenario_digest: bytes
+    submitter: str
     task: asyncio.Task[None] | None = None
     stage: str = "admitted"
     progress: str = ""  # for this node's operator; a requester learns no sizes before the release
@@ -202,8 +203,8 @@ class Pipeline:
     ) -> Job:
         """Policy, reservation, row and entry: one transaction."""
         ledger = self._ledger
-        moving = [live.scenario_digest for live in self._live.values() if not live.is_held]
-        if len(moving) >= MOST_AT_ONCE or moving.count(submission.spec.scenario_digest) >= MOST_OF_ONE:
+        moving = [live.submitter for live in list(self._live.values()) if not live.is_held]
+        if len(moving) >= MOST_AT_ONCE or moving.count(call.key_id) >= MOST_OF_ONE:
             raise Unavailable(tell=f"{ledger.node_id} has too many jobs in motion", hint="submit again later")
         if record.known_body(conn, job_id) is not None:
             raise AlreadyExists(tell="this job is known here already", hint="submit again with a new request id")
@@ -363,7 +364,7 @@ class Pipeline:
     # --- running, stopping, watching ------------------------------------------------------------------------------
 
     def _start(self, job: Job, line: Callable[[Live], Awaitable[None]]) -> Live:
-        live = Live(job.plan.scenario_digest)
+        live = Live(job.submission.key_id)
         self._live[job.job_id] = live
         live.task = asyncio.create_task(self._guard(job, live, line), name=f"job {job.job_id}")
         return live

@@ -21,7 +21,7 @@ ROLES = frozenset(
 )
 IMPLIED: Mapping[str, frozenset[str]] = {  # whoever has the one has the others
     "merchant": frozenset({"submitter"}),  # applies for scenarios, uploads bundles, submits jobs
-    "bank": frozenset({"submitter", "owner"}),  # the same, and brings data of its own
+    "bank": frozenset({"submitter", "owner"}),  # the same, and brings data: for people of the node's organisation only
 }
 PEER = "peer"  # the role of a pinned node's identity key
 

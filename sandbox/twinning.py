@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,7 +23,7 @@ from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.chores import chore
 from sandbox.errors import InvalidSpec, WrongState
 from sandbox.ledger import Ledger
-from sandbox.model import TwinOrder
+from sandbox.model import DatasetRef, Environment, TwinOrder
 from sandbox.runner import Runner
 from sandbox.store import twins
 
@@ -57,7 +58,8 @@ class Twinning:
         async with self._one_at_a_time:
             row, held = await ledger.write(look)
             known = bytes(held.measurements) if held is not None else b""
-            self._check_budget(order, held)
+            _check_again(order, held)
+            making = ledger.home / "twins-making"  # beside the one there is, which stays if this fails
             key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), order.code, order.version)
             ticket = {
                 "code": order.code,
@@ -65,12 +67,12 @@ class Twinning:
                 "schema": base64.b64encode(bytes(row.schema_json)).decode(),
                 "directory": str(vault.version_dir(ledger.home / "vault", order.code, order.version)),
                 "key": key.hex(),
-                "place": str(ledger.home / TWINS),
+                "place": str(making),
                 "test_key": twin_key(ledger.home).hex(),
                 "epsilon_milli": order.epsilon_milli,
-                "rows": order.rows or min(row.rows, MOST_ROWS),
+                "rows": held.rows if held is not None else order.rows or min(row.rows, MOST_ROWS),
             }
-            await asyncio.to_thread(custody.drop_twin, ledger, order.code, order.version)
+            await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)  # what a crash left
             report, measurements = twin_rows.unpacked(await chore(self._runner, "twin", ticket, known))
 
             def note(conn: Connection) -> None:
@@ -92,22 +94,31 @@ class Twinning:
                 facts = {"code": order.code, "version": str(order.version), "epsilon_milli": str(charged)}
                 facts |= {"rows": str(report["rows"]), "content_hash": report["content_hash"]}
                 ledger.enter_other(conn, "twin", actor, facts)
+                custody.check_unused(conn, DatasetRef(order.code, order.version), Environment.TEST)
+                custody.drop_twin(ledger, order.code, order.version)
+                made_at = vault.version_dir(making, order.code, order.version)
+                place = vault.version_dir(ledger.home / TWINS, order.code, order.version)
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                made_at.rename(place)
 
             try:
                 await ledger.write(note)
-            except BaseException:
-                await asyncio.to_thread(custody.drop_twin, ledger, order.code, order.version)
-                raise
+            finally:
+                await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
 
-    def _check_budget(self, order: TwinOrder, held: Row[Any] | None) -> None:
-        if held is None:
-            if not 1 <= order.epsilon_milli <= MOST_EPSILON_MILLI:
-                raise InvalidSpec(tell=f"epsilon_milli must be 1 to {MOST_EPSILON_MILLI}")
-        elif order.epsilon_milli not in (0, held.epsilon_milli):
-            raise WrongState(
-                tell=f"this version was measured under a budget of {held.epsilon_milli} thousandths already",
-                hint="a version is measured once: ask for the twin without a budget, or register a new version",
-            )
+
+def _check_again(order: TwinOrder, held: Row[Any] | None) -> None:
+    """A version is measured once, and its twin has always the same rows: jobs in the test environment build on them."""
+    if held is None:
+        if not 1 <= order.epsilon_milli <= MOST_EPSILON_MILLI:
+            raise InvalidSpec(tell=f"epsilon_milli must be 1 to {MOST_EPSILON_MILLI}")
+    elif order.epsilon_milli not in (0, held.epsilon_milli):
+        raise WrongState(
+            tell=f"this version was measured under a budget of {held.epsilon_milli} thousandths already",
+            hint="a version is measured once: ask for the twin without a budget, or register a new version",
+        )
+    elif order.rows not in (0, held.rows):
+        raise WrongState(tell=f"the twin has {held.rows} rows, and keeps them", hint="ask for it without rows")
 
 
 def _same(order: TwinOrder) -> Any:

@@ -27,7 +27,7 @@ from sandbox.catalog.survey import Survey, refuse_low
 from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.chores import chore
 from sandbox.crypto.sm3 import hkdf
-from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, WrongState
+from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, Unavailable, WrongState
 from sandbox.exchange import Exchange
 from sandbox.footprint import give_back
 from sandbox.ledger import Ledger
@@ -51,6 +51,8 @@ MAX_UPLOAD = 64 << 30
 ENCODINGS = ("utf-8", "gb18030")
 _PREFIX = "/sandbox.v1.CatalogService/"
 CHUNK = 1 << 20
+MOST_DOWNLOADS = 8  # of twins at once
+BYTES_A_ROW = 1024  # of a twin, about
 Offer = Callable[[str], Coroutine[Any, Any, None]]
 Remember = Callable[[Connection], None]
 _FILE = re.compile(r"[^/\\\0]{1,200}\.(parquet|csv)", re.IGNORECASE)
@@ -69,7 +71,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         """
         self._edge, self._ledger, self._exchange, self._run, self._offer = edge, ledger, exchange, run, offer
         self._twinning = Twinning(ledger, exchange.runner)
-        self._registering = asyncio.Lock()
+        self._registering, self._writing, self._downloads = asyncio.Lock(), asyncio.Lock(), 0
         self._telling: set[asyncio.Task[None]] = set()
 
     # --- registering ------------------------------------------------------------------------------------------------
@@ -259,14 +261,20 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 row = entries.find(conn, code, version, self._seer(opened.caller))
                 twin = twins_of(conn, code, version)
             view = entries.view(row, self._ledger.node_id)
+            if self._downloads >= MOST_DOWNLOADS:
+                raise Unavailable(tell="too many twins are being downloaded", hint="try again in a minute")
+            self._downloads += 1
             folder = Path(tempfile.mkdtemp(prefix="t-", dir=self._run))
             try:
-                await asyncio.to_thread(self._write_twin, code, version, twin, folder / "twin.parquet")
+                async with self._writing:  # one after the other: the threads are needed for everything else, too
+                    uploads.check_room(self._run, row.twin_rows * BYTES_A_ROW)
+                    await asyncio.to_thread(self._write_twin, code, version, twin, folder / "twin.parquet")
                 yield catalog_pb2.GetTwinResponse(dataset=wire.to_proto(view))
                 with (folder / "twin.parquet").open("rb") as file:
                     while block := await asyncio.to_thread(file.read, CHUNK):
                         yield catalog_pb2.GetTwinResponse(chunk=block)
             finally:
+                self._downloads -= 1
                 await asyncio.to_thread(shutil.rmtree, folder)
 
         async for part in self._edge.stream(context, rows()):

@@ -14,6 +14,7 @@ import secrets
 from pathlib import Path
 from typing import Final
 
+from sandbox.catalog.chunks import sync_directory
 from sandbox.crypto.sm4 import KEY_SIZE
 from sandbox.errors import IntegrityFailed
 
@@ -31,9 +32,12 @@ def twin_key(home: Path) -> bytes:
         made = path.with_name(f".test.key-{secrets.token_hex(8)}")
         with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(KEY_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):  # of two made at once the first stays
             os.link(made, path)
         made.unlink()
+        sync_directory(path.parent)
     key = path.read_bytes()
     if len(key) != KEY_SIZE:
         raise IntegrityFailed(f"{path} is no key")

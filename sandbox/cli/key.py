@@ -22,6 +22,9 @@ app = typer.Typer(name="key", help="Keys of people and programs. 用户密钥与
 class Role(StrEnum):
     """What a registered key may do at a node."""
 
+    MERCHANT = "merchant"
+    BANK = "bank"
+    DEPARTMENT = "department"
     SUBMITTER = "submitter"
     OWNER = "owner"
     OPERATOR = "operator"

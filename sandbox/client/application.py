@@ -152,7 +152,7 @@ def _check_keys(where: str, schemas: Sequence[Schema | None]) -> None:
 
 
 def _dataset(table: Table, base: Path) -> tuple[DatasetUse, Schema | None]:
-    entry = open_document(base / table.take("file", str), {}) if table.take("file", str, "") else table
+    entry = open_document(base / table.take("file", str)) if table.take("file", str, "") else table
     rule = table.choose("rule", VersionRule, VersionRule.EXACT)
     is_exact = rule is VersionRule.EXACT
     version = entry.take("version", int, 0)

@@ -89,14 +89,14 @@ class Table:
             raise InvalidSpec(tell=f"{self.where}: these members mean nothing here: {', '.join(map(repr, unknown))}")
 
 
-def open_document(path: Path, values: Mapping[str, str]) -> Table:
-    """Return the top table of the document in a file."""
+def open_document(path: Path, values: Mapping[str, str] | None = None) -> Table:
+    """Return the top table of the document in a file; without values, of a file that nobody wrote ``${...}`` into."""
     try:
         text = read_file(path).decode("utf-8-sig")
         tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidSpec(tell=f"{path}: {error}") from None
-    return Table(str(path), _fill(str(path), tree, values))
+    return Table(str(path), tree if values is None else _fill(str(path), tree, values))
 
 
 def _fill(where: str, tree: Any, values: Mapping[str, str]) -> Any:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def read_reference(table: Table, base: Path) -> DatasetRef:
     """Return the dataset version in a table, or in the catalogue entry that it names."""
-    reference = read_version(open_document(base / table.take("file", str), {}) if table.has("file") else table)
+    reference = read_version(open_document(base / table.take("file", str)) if table.has("file") else table)
     table.end()
     return reference
 

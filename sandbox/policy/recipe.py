@@ -4,8 +4,9 @@ Source:    the two environments (测试/生产双环境) of public-data operatio
 Security:  derived by every node from the spec that it admits, never taken from a submitter's word. Under one scenario
            everything else that a run depends on (fields, dimensions, bounds, outputs) is the same by its digest.
 Shapes:    32 bytes, SM3 over the kind's message with neutral values in place of: dataset versions (0), the earlier job
-           (its own recipe), the seed of a hold-out, the person of a single score, the size of buckets. The kind, all
-           parameters, the dataset codes, a statement, the digest and parameters of a bundle stay.
+           (its own recipe), the seed of a hold-out, the person of a single score, the size of buckets (not whether
+           there are any). The kind, all parameters, the dataset codes, a statement, the digest and parameters of a
+           bundle stay.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sandbox import wire
 from sandbox.crypto.sm3 import tagged
 from sandbox.model import ApplicantScore, DatasetRef, JobSpec
 
-_NEUTRAL: dict[str, Any] = {"seed": b"\0", "bucket_rows": 0}
+_NEUTRAL: dict[str, Any] = {"seed": b"\0"}
 
 
 def recipe(spec: JobSpec, earlier: bytes = b"") -> bytes:
@@ -39,4 +40,6 @@ def _neutral(name: str, value: Any, earlier: bytes) -> Any:
         return ApplicantScore(bytes(32))
     if name in ("alignment", "model") and value:
         return earlier[:16].hex()
+    if name == "bucket_rows":  # how many does not matter; whether there are buckets decides which engines can do it
+        return int(bool(value))
     return _NEUTRAL.get(name, value)

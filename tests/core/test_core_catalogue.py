@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,9 @@ def test_pages_follow_each_other(three: Ledger) -> None:
         (Seer("Named", False), False),
         (Seer("Ltd\nOther", False), False),
         (Seer("", False), False),
+        (Seer("named ltd", False), False),
+        (Seer("%", False), False),
+        (Seer("Named_Ltd", False), False),
     ],
 )
 def test_a_restricted_entry_is_there_for_those_named(ledger: Ledger, seer: Seer, sees: bool) -> None:
@@ -253,3 +257,19 @@ def test_a_read_after_the_end_says_why(ledger: Ledger) -> None:
         next(vault.open_version(ledger.home / "vault" / code / "1", key))
     with pytest.raises(IntegrityFailed):
         vault.unwrap(ledger.keys.node_key, wrapped, code, 2)
+
+
+def test_a_version_that_has_gone_astray_holds_up_nobody(ledger: Ledger) -> None:
+    code = registered(ledger, retention_days=1)
+    other = registered(ledger, "another", retention_days=1)
+    shutil.rmtree(ledger.home / "vault" / code / "1")
+    with ledger.store.write() as conn:
+        conn.execute(update(datasets).values(created_ms=0))
+    assert custody.retire(ledger) == 2
+    assert state_of(ledger, code) == state_of(ledger, other) == ["destroyed"]
+
+
+@pytest.mark.parametrize("after", ["a/99999999999999999999999", "a/x", "a/" + "9" * 5000, "a/²"])
+def test_a_page_begins_somewhere(ledger: Ledger, after: str) -> None:
+    with ledger.store.read() as conn, pytest.raises(InvalidSpec):
+        entries.page(conn, ANYBODY, after, 1)

@@ -57,10 +57,11 @@ def test_a_recipe_is_of_what_is_asked_not_of_which_day_or_person() -> None:
     left, right = PsiSpec(LEFT, RIGHT, PsiEngine.AUTO), DatasetRef(RIGHT.code, 9)
     same = [
         psi(),
-        psi(kind=replace(left, right=right, bucket_rows=5000)),
+        psi(kind=replace(left, right=right)),
         psi(request_id="another", deadline_s=60, environment=Environment.TEST),
     ]
     assert len({recipe(spec) for spec in same}) == 1
+    assert recipe(psi(kind=replace(left, bucket_rows=1000))) == recipe(psi(kind=replace(left, bucket_rows=5000)))
     train = TrainSpec("a" * 32, 10, 20, b"seed", 5)
     trains = [replace(psi(), kind=kind) for kind in (train, replace(train, alignment="b" * 32, seed=b"other"))]
     assert recipe(trains[0], b"E" * 32) == recipe(trains[1], b"E" * 32) != recipe(trains[0], b"F" * 32)
@@ -74,6 +75,7 @@ OTHERS: list[tuple[Any, dict[str, Any]]] = [
     (PsiSpec(LEFT, RIGHT, PsiEngine.AUTO), {"engine": PsiEngine.ECDH_SM2}),
     (PsiSpec(LEFT, RIGHT, PsiEngine.AUTO), {"right": DatasetRef("other", RIGHT.version)}),
     (PsiSpec(LEFT, RIGHT, PsiEngine.AUTO), {"columns": ("income",)}),
+    (PsiSpec(LEFT, RIGHT, PsiEngine.AUTO), {"bucket_rows": 1000}),
     (TrainSpec("a" * 32, 10, 20, b"s", 5), {"steps": 11}),
     (TrainSpec("a" * 32, 10, 20, b"s", 5), {"release_scorecard": True}),
     (QuerySpec(LEFT, "SELECT 1"), {"sql": "SELECT 2"}),

@@ -87,7 +87,6 @@ class Recorder:
 
 def job(job_id: str = "a" * 32, state: State = State.RUNNING) -> Any:
     plan = SimpleNamespace(
-        scenario_digest=b"S" * 32,
         environment=Environment.PRODUCTION,
         kind=JobKind.SCORE,
         outputs=(SimpleNamespace(name="scores", class_=OutputClass.ROW_CONSENTED, reviewed=False),),
@@ -98,13 +97,14 @@ def job(job_id: str = "a" * 32, state: State = State.RUNNING) -> Any:
         recipient_node="bank",
         deadline_s=10,
     )
-    return SimpleNamespace(job_id=job_id, plan=plan, spec=None, state=state)
+    call = SimpleNamespace(key_id="s" * 32)
+    return SimpleNamespace(job_id=job_id, plan=plan, spec=None, state=state, submission=call)
 
 
 def line(here: str, *computed: SandboxError | None) -> list[str]:
     recorder = Recorder(here, *computed)
     pipeline = Pipeline(recorder, recorder)  # type: ignore[arg-type]
-    asyncio.run(pipeline._carry(job(), Live(b"S" * 32), None, {}))  # type: ignore[arg-type]
+    asyncio.run(pipeline._carry(job(), Live("s" * 32), None, {}))  # type: ignore[arg-type]
     return [call for call in recorder.calls if call != "stage"]
 
 
@@ -162,7 +162,7 @@ def test_a_job_whose_party_ended_it_is_not_taken_up() -> None:
     recorder = Recorder("bank", PartyFailed(party="operator"))
     pipeline = Pipeline(recorder, recorder)  # type: ignore[arg-type]
     with pytest.raises(PartyFailed):
-        asyncio.run(pipeline._carry(job(), Live(b"S" * 32), None, {}))  # type: ignore[arg-type]
+        asyncio.run(pipeline._carry(job(), Live("s" * 32), None, {}))  # type: ignore[arg-type]
     assert "resumed" not in recorder.calls and "release" not in recorder.calls
 
 

@@ -104,6 +104,7 @@ def test_in_parts_it_is_the_same(engine: str) -> None:
     sequence = aligned(asked, "bank")
     raw = asked.in_parts(5)
     assert raw["bank"].gate_inputs == whole.gate_inputs == {"rows": 600, "group.shared": 600}
+    assert raw["bank"].populations == whole.populations and raw["bank"].people == whole.people
     assert aligned(asked, "bank") == aligned(asked, "operator") == sequence
     parts = [asked.artefacts["bank", JOB, f"part-{n}"] for n in range(5)]
     assert all(parts) and b"".join(parts) == asked.artefacts["bank", JOB, "alignment"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,22 @@ from conftest import Data
 from node_world import CANARY, PEOPLE_SCHEMA, World, counting, people_table, schema
 from sqlalchemy import select
 
+from sandbox import keyring
+from sandbox.catalog.ids import made_up_ids
+from sandbox.client import Client, Terms
 from sandbox.client.connection import Connection
 from sandbox.crypto.sm3 import sm3
 from sandbox.errors import (
     AlreadyExists,
     IntegrityFailed,
     InvalidSpec,
+    NotFound,
     PolicyRefused,
     SandboxError,
     Unavailable,
     WrongState,
 )
-from sandbox.model import DatasetRegistration, PsiEngine, State, UploadFile
+from sandbox.model import DatasetRegistration, DatasetView, PsiEngine, State, UploadFile
 from sandbox.store import datasets
 
 COLUMNS = {"id": "string", "v": "integer"}
@@ -189,3 +195,108 @@ def test_only_owners_register(world: World, tmp_path: Path) -> None:
         world.officer.register_dataset(tmp_path / "a.csv", tmp_path / "s.json", "x")
     assert isinstance(refusal.value, PolicyRefused)
     assert world.leftovers("bank") == []
+
+
+# --- what an entry says, and to whom --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strangers(world: World) -> Iterator[dict[str, Client]]:
+    """Two registered people of other organisations, and one of a source department."""
+    with ExitStack() as stack:
+        made = {}
+        for name, organisation, roles in (
+            ("analyst", "Named Analytics", ["merchant"]),
+            ("trader", "Some Trader", ["merchant"]),
+            ("bureau", "人社局", ["department"]),
+        ):
+            person = keyring.create_person(world.folder / name, name, organisation)
+            home = world.home("bank")
+            home.register_key(person.card, roles)
+            home.store.close()
+            made[name] = stack.enter_context(world.nodes.client(name, "bank"))
+        yield made
+
+
+def filed(
+    world: World, tmp_path: Path, client: Client, name: str, *files: tuple[str, bytes], **terms: Any
+) -> DatasetView:
+    folder = tmp_path / name
+    folder.mkdir()
+    for file, content in files:
+        (folder / file).write_bytes(content)
+    (tmp_path / "s.json").write_text(json.dumps(PEOPLE_SCHEMA))
+    return client.register_dataset(folder, tmp_path / "s.json", name, terms=Terms(**terms))
+
+
+def test_a_folder_in_gb18030_is_one_table_that_is_found_in_two_languages(world: World, tmp_path: Path) -> None:
+    parts = [("1.csv", "id,v\n张三,1\n李四,\n".encode("gb18030")), ("2.csv", "id,v\n王五,3\n".encode("gb18030"))]
+    terms: dict[str, Any] = {"domain": "社会保险", "keywords": ("pension",), "update_days": 30, "as_of": "2026-10-31"}
+    view = filed(world, tmp_path, world.bank_owner, "参保人员", *parts, encoding="gb18030", **terms)
+    assert (view.rows, view.domain, view.keywords, view.update_days) == (3, "社会保险", ("pension",), 30)
+    for words in ("参保", "PENSION", "保险 pension"):
+        assert [found.code for found in world.officer.search_datasets(words)] == [view.code]
+    assert world.officer.search_datasets("参保 nothing") == ()
+    assert [found.code for found in world.officer.search_datasets("", domain="社会保险")] == [view.code]
+    profile = world.officer.dataset_profile(view.code, 1)
+    assert profile.rows == 3 and str(profile.due) == "2026-11-30"
+    with pytest.raises(InvalidSpec, match=r"2\.csv"):
+        filed(
+            world, tmp_path, world.bank_owner, "broken", parts[0], ("2.csv", b"id,v\n\xff\xff,2\n"), encoding="gb18030"
+        )
+
+
+def test_a_restricted_entry_is_not_there_for_others(world: World, tmp_path: Path, strangers: dict[str, Client]) -> None:
+    view = filed(
+        world, tmp_path, world.bank_owner, "secret", ("x.csv", b"id,v\nS1,1\n"), visible_to=("Named Analytics",)
+    )
+    world.bank_owner.make_twin(view.code, 1, 1000)
+    for client in (strangers["analyst"], world.officer, world.bank_owner):
+        assert client.dataset(view.code, 1).code == view.code
+        assert view.code in {found.code for found in client.search_datasets("secret")}
+    for name in ("trader", "bureau"):
+        with pytest.raises(NotFound) as refused:
+            strangers[name].dataset(view.code, 1)
+        with pytest.raises(NotFound) as unknown:
+            strangers[name].dataset(view.code, 7)
+        assert refused.value.tell.replace("version 1", "") == unknown.value.tell.replace("version 7", "")
+        with pytest.raises(NotFound):
+            strangers[name].get_twin(view.code, 1, tmp_path / f"{name}.parquet")
+        assert not {found.code for found in strangers[name].search_datasets("")} & {view.code}
+        assert not {found.code for found in strangers[name].datasets(limit=500)} & {view.code}
+
+
+def test_a_department_manages_its_own_datasets_only(world: World, tmp_path: Path, strangers: dict[str, Client]) -> None:
+    bureau = strangers["bureau"]
+    with pytest.raises(PolicyRefused, match="of the operator"):
+        filed(world, tmp_path, bureau, "bureau-none", ("x.csv", b"id,v\nB1,1\n"))
+    view = filed(world, tmp_path, bureau, "bureau-own", ("x.csv", b"id,v\nB1,1\n"), department="人社局")
+    assert view.department == "人社局"
+    others = filed(world, tmp_path, world.bank_owner, "tax", ("x.csv", b"id,v\nB2,1\n"), department="税务局")
+    for attempt in (
+        lambda: bureau.make_twin(others.code, 1, 1000),
+        lambda: bureau.sample_dataset(others.code, 1),
+        lambda: bureau.destroy_dataset(others.code, 1),
+    ):
+        with pytest.raises(PolicyRefused):
+            attempt()
+    with pytest.raises(PolicyRefused):  # a new version of another department's dataset, under its name
+        (tmp_path / "tax" / "x.csv").write_bytes(b"id,v\nB3,1\n")
+        bureau.register_dataset(tmp_path / "tax", tmp_path / "s.json", "tax", terms=Terms(department="人社局"))
+    gone, _ = bureau.destroy_dataset(view.code, 1)
+    assert gone.state == "destroyed"
+
+
+def test_grades_that_are_too_low_are_kept_by_a_person_only(world: World, tmp_path: Path) -> None:
+    numbers = made_up_ids(300, 11).to_pylist()
+    rows = ("id,v\n" + "".join(f"{number},1\n" for number in numbers)).encode()
+    with pytest.raises(PolicyRefused, match="id looks like") as refused:
+        filed(world, tmp_path, world.bank_owner, "low", ("x.csv", rows))
+    assert numbers[0] not in str(refused.value) + world.log("bank")
+    assert world.select("bank", select(datasets.c.code).where(datasets.c.name == "low")) == []
+    view = filed(world, tmp_path, world.bank_owner, "low-kept", ("x.csv", rows), grades_confirmed=True)
+    entry = next(e.entry for e in reversed(world.bank_owner.entries(limit=500)) if e.entry.what == "registered")
+    assert {fact.name: fact.value for fact in entry.facts} | {"grades_confirmed": "id"} == {
+        fact.name: fact.value for fact in entry.facts
+    }
+    assert view.rows == 300

@@ -129,7 +129,9 @@ def test_every_party_logged_the_same_job_and_plan(world: World, flow: Flow) -> N
         assert {party for party, _ in trail} == parties
         for party in parties:
             entries = readers[party].entries(job_id=job.job_id)
-            whats = [e.entry.what for e in entries if not e.entry.what.startswith("challenge")]  # letters asked for later
+            whats = [
+                e.entry.what for e in entries if not e.entry.what.startswith("challenge")
+            ]  # letters asked for later
             assert whats[:2] == ["admitted", "released"] and whats.count("released") == 1
             assert whats[2:] == (["delivered"] if party == "bank" else [])
             for logged in entries:

@@ -173,7 +173,11 @@ def test_a_version_is_measured_once(strict: World, shop: Shop) -> None:
     before = strict.select("bank", query)
     with pytest.raises(WrongState, match="measured under a budget of 2000"):
         strict.bank_owner.make_twin(code, version, 1000)
+    with pytest.raises(WrongState, match="600 rows, and keeps them"):
+        strict.bank_owner.make_twin(code, version, rows=100)
     again = strict.bank_owner.make_twin(code, version)
+    assert again.twin is not None and shop.bank.twin is not None
+    assert again.twin.content_hash == shop.bank.twin.content_hash
     assert again.twin is not None and again.twin.epsilon_milli == EPSILON_MILLI
     assert strict.select("bank", query) == before
     charged = [e for e in strict.bank_owner.entries(limit=500) if e.entry.what == "twin"]
@@ -238,7 +242,7 @@ def test_samples_are_masked_for_the_owner_and_entered(strict: World, shop: Shop)
 
 
 def test_a_daily_update_does_not_end_a_scenario(strict: World, shop: Shop) -> None:
-    """The operator registers a new version; the bank's next job uses it, though what was tried was the old one's twin."""
+    """The operator registers a new version and the next job uses it, though what was tried was the old one's twin."""
     records = operator_rows()
     first = strict.register("op-owner", records.slice(0, 700), OPERATOR, "daily")
     strict.op_owner.make_twin(first.code, first.version, EPSILON_MILLI)

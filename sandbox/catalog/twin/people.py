@@ -17,6 +17,7 @@ Not here: texts of a declared ``pattern``, which keys do not follow; the other c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -47,6 +48,7 @@ _GIVEN_LENGTH: Final = 4
 _DIALLED: Final = b"154"
 _BLOCK: Final = 1 << 20  # people looked at in one go
 _FIRST_DAY: Final = (date(1950, 1, 1) - date(1970, 1, 1)).days
+_APART: Final = 7_777_777  # places in the sequence between people in one key
 _CENTURY: Final = 36_525  # days, of a key whose range is not declared
 _STEP: Final = 7_368_787  # has no factor in common with any number of places below
 _OFFSET: Final = 1_299_709
@@ -93,11 +95,13 @@ def taken(code: str, rows: int, among: int) -> Whole:
 
 def keys(schema: Schema, people: Whole) -> Mapping[str, pa.Array]:
     """Return the columns of the key for these people."""
-    found, stride = {}, 1
+    found, stride, several = {}, 1, Counter[KeyFormat]()
     for field in schema.key_fields:
         part = _part(field)
         if part.size == POPULATION:
-            found[field.name] = part.write(people)
+            # Of two in one key the second is somebody else: nobody is married to themselves.
+            found[field.name] = part.write((people + several[field.format] * _APART) % POPULATION)
+            several[field.format] += 1
         else:
             found[field.name] = part.write(people // stride % part.size)
             stride = min(stride * part.size, POPULATION)
