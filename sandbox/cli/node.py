@@ -24,6 +24,7 @@ from sandbox.cli.share import (
     write_share,
 )
 from sandbox.crypto.shares import Share, read, write
+from sandbox.errors import InvalidSpec
 
 master = typer.Typer(name="node", help="A node's master key. 节点主密钥：轮换、分持、合并。", no_args_is_help=True)
 Shares = Annotated[list[Path] | None, typer.Option("--share", help=SHARE_HELP, exists=True, dir_okay=False)]
@@ -92,6 +93,9 @@ def split_key(
     lock: Annotated[
         bool, typer.Option("--lock", help="Ask every officer without a card for a passphrase of the share.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Write shares that whoever has the file can use; carry them away at once.")
+    ] = False,
     share: Shares = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> Any:
@@ -104,6 +108,11 @@ def split_key(
 
     path = session.need_home()
     keepers = [find_keeper(named) for named in officer]
+    if not (lock or plain) and (open_ones := [keeper.name for keeper in keepers if keeper.card is None]):
+        raise InvalidSpec(
+            tell=f"the shares of {', '.join(open_ones)} would lie here for anybody to use",
+            hint="name the officers' cards, or ask for passphrases (--lock), or say --plain and carry the files away",
+        )
     session.confirm(f"Without {need} of these {len(keepers)} shares all data are lost. Go on?", yes)
     check_folder(out, keepers)
     passphrases = ask_passphrases(keepers) if lock else {}

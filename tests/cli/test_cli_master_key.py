@@ -34,7 +34,20 @@ def key_of(home: Path, *shares: Path) -> bytes:
 
 def divide(run: Any, home: Path, out: Path, *officers: object, **more: Any) -> Any:
     named = [word for officer in officers for word in ("--officer", officer)]
-    return run("node", "split-key", out, "--home", home, "--need", 2, *named, "--yes", "--json", *more.get("words", ()))
+    return run(
+        "node",
+        "split-key",
+        out,
+        "--home",
+        home,
+        "--need",
+        2,
+        *named,
+        "--plain",
+        "--yes",
+        "--json",
+        *more.get("words", ()),
+    )
 
 
 def test_rotating_says_how_much_it_took_over(run: Any, home: Path) -> None:
@@ -133,7 +146,9 @@ def test_officers_that_make_no_sense_change_nothing(
 def test_shares_are_never_overwritten_and_a_yes_is_needed(run: Any, home: Path, tmp_path: Path) -> None:
     before = key_of(home)
     words = ("--need", 2, "--officer", "wang", "--officer", "li")
-    ended = run("node", "split-key", tmp_path / "shares", "--home", home, *words)
+    ended = run("node", "split-key", tmp_path / "shares", "--home", home, *words, "--yes")
+    assert ended.code == 1 and "wang, li would lie here for anybody" in ended.err
+    ended = run("node", "split-key", tmp_path / "shares", "--home", home, *words, "--plain")
     assert ended.code == 1 and "--yes" in ended.err
     (tmp_path / "shares").mkdir(exist_ok=True)
     (tmp_path / "shares" / "li.share").write_text("another node's")
