@@ -29,7 +29,7 @@ demo: $(VENV)/.run  ## run the main job: three nodes on this machine, one joint 
 	@$(BIN)/python -m sandbox demo
 
 test: $(VENV)/.dev  ## every test but those marked `long`, with branch coverage
-	$(BIN)/python -m pytest -m "not long" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov --cov-report=term:skip-covered
 
 test-all: $(VENV)/.dev  ## every test
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

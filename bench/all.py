@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bench import demo, gate, paillier, psi, rpc, sm2, sm2curve, tee, totals, upload
+from bench import demo, gate, governance, paillier, psi, rpc, sm2, sm2curve, tee, totals, upload
 from bench.record import RESULTS
 
 README: Final = Path(__file__).with_name("README.md")
@@ -54,6 +54,7 @@ def main() -> None:
         (upload.main, []),
         (totals.main, []),
         (gate.main, []),
+        (governance.main, []),
         (tee.main, []),
         (psi.main, ["--long"] if options.long else []),
         (psi.main, ["--scale"] if options.long else ["--scale", "--most", "3000000"]),

@@ -4,11 +4,11 @@
 
 Shapes:  *register*: a Parquet file of 20 columns (identity number, texts of few and of many values, whole numbers,
          decimals, dates, truth values) read, checked, profiled, graded and sealed, as a node does it, in a process of
-         its own on one core: bytes of rows (in Arrow) and of sealed
-         chunks (compressed) a second of processor time, peak memory of the whole process. What
-         travels over gRPC before that is ``bench.upload``. *admit*: the decision by itself, and with the reading of
-         everything that it may look at, in a store with so many scenarios, and so many uses of the one in question.
-         *twin*: measured under a budget of 1 and made, 10 columns, in a process of its own.
+         its own on one core: bytes of rows (in Arrow) and of sealed chunks (compressed) a second of processor time,
+         peak memory of the whole process. What travels over gRPC before that is ``bench.upload``. *admit*: the
+         decision by itself, and with the reading of everything that it may look at, in a store with so many
+         scenarios, and so many uses of the one in question. *twin*: measured under a budget of 1 and made, 10
+         columns, in a process of its own.
 There is no peer: no other product at hand decides from one signed object, or makes twins under a stated budget.
 """
 

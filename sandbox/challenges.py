@@ -10,18 +10,18 @@ which is sent until the other node has it.
 Security:  persons are sealed under the node key, and on the way to the other node's sealing key.
 Units:     the time for a letter runs from the release, whether or not the recipient's node is up.
 Errors:    ``NotFound``; ``take`` says what it refuses.
-Not here:  who is drawn (``kinds.drawn``, ``ledger``), documents (``letters``), sending (``api.rounds``).
+Not here:  who is drawn (``kinds.drawn``, ``ledger``), documents (``letters``), sending (``api.post``).
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, insert, or_, select, update
 
 from sandbox import record, signed, wire
 from sandbox.crypto.envelope import open_with, seal_to
@@ -78,6 +78,11 @@ class Challenge:
         if states & FAILED:
             return "failed"
         return "settled" if states == {LetterState.ACCEPTED} else "open"
+
+    @property
+    def failures(self) -> int:
+        """How many letters were rejected or are missing."""
+        return sum(letter.state in FAILED for letter in self.letters)
 
 
 # --- at the owner's node ----------------------------------------------------------------------------------------------
@@ -194,9 +199,16 @@ def find(conn: Connection, challenge_id: str) -> Challenge:
     return _challenge(conn, row)
 
 
-def listed(conn: Connection, after: str, limit: int) -> list[Challenge]:
-    """Return a page of challenges, newest first."""
-    query = select(challenges)
+def asking(conn: Connection) -> list[bytes]:
+    """Return the digests of the scenarios under which this node is asked for letters."""
+    query = select(challenges.c.scenario_digest).where(challenges.c.is_own == 0).distinct()
+    return [bytes(digest) for digest in conn.scalars(query)]
+
+
+def listed(conn: Connection, after: str, limit: int, is_own: bool, theirs: Collection[bytes]) -> list[Challenge]:
+    """Return a page of challenges, newest first: this node's own, if asked for, and others' under some scenarios."""
+    asked = (challenges.c.is_own == 0) & challenges.c.scenario_digest.in_(theirs)
+    query = select(challenges).where(or_(challenges.c.is_own == 1, asked) if is_own else asked)
     if after:
         last = find(conn, after)
         older = challenges.c.created_ms < last.created_ms

@@ -87,9 +87,11 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
             self._edge.spend_nonce(opened)
             limit = min(page(opened.body.limit), _MOST_VIEWS)
             with self._ledger.store.read() as conn:
-                found = challenges.listed(conn, opened.body.after, limit)
-                seen = [one for one in found if self._sees(conn, one, opened.caller)]
-                views = [self._view(conn, one) for one in seen]
+                asking = challenges.asking(conn)
+                theirs = [digest for digest in asking if self._sees_theirs(conn, digest, opened.caller)]
+                is_own = self._sees_own(opened.caller)
+                found = challenges.listed(conn, opened.body.after, limit, is_own, theirs)
+                views = [self._view(conn, one) for one in found]
             return consent_pb2.ListChallengesResponse(challenges=[wire.to_proto(view) for view in views])
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(listed))
@@ -114,7 +116,7 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
 
         async def produce() -> Any:
             def check(conn: Connection, challenge: Challenge, caller: Caller) -> bool:
-                return not challenge.is_own and self._holds(conn, challenge, caller)
+                return not challenge.is_own and self._holds(conn, challenge.scenario_digest, caller)
 
             opened, challenge, sealed = await self.receive(requests, _PREFIX + "ProduceLetter", registry.ROLES, check)
             upload, caller = opened.body, opened.caller
@@ -222,17 +224,27 @@ class Consents(consent_pb2_grpc.ConsentServiceServicer):
     # --- who sees what ----------------------------------------------------------------------------------------------
 
     def _sees(self, conn: Connection, challenge: Challenge, caller: Caller) -> bool:
-        return bool(OVERSEERS & caller.roles) or self._may_know(conn, challenge, caller)
+        if challenge.is_own:
+            return self._sees_own(caller)
+        return self._sees_theirs(conn, challenge.scenario_digest, caller)
+
+    def _sees_own(self, caller: Caller) -> bool:
+        return bool(OVERSEERS & caller.roles) or self._reads(caller)
+
+    def _sees_theirs(self, conn: Connection, digest: bytes, caller: Caller) -> bool:
+        return bool(OVERSEERS & caller.roles) or self._holds(conn, digest, caller)
 
     def _may_know(self, conn: Connection, challenge: Challenge, caller: Caller) -> bool:
         """Whether somebody may know whose letters are asked for."""
-        if challenge.is_own:
-            return bool(READERS & caller.roles) and PEER not in caller.roles
-        return self._holds(conn, challenge, caller)
+        return self._reads(caller) if challenge.is_own else self._holds(conn, challenge.scenario_digest, caller)
 
-    def _holds(self, conn: Connection, challenge: Challenge, caller: Caller) -> bool:
-        """Whether somebody is of those who hold the letters: of the bank, the applicant or the recipient."""
-        scenario = book.application(conn, challenge.scenario_digest)
+    def _reads(self, caller: Caller) -> bool:
+        """Whether somebody is of this owner's people, and no other node."""
+        return bool(READERS & caller.roles) and PEER not in caller.roles
+
+    def _holds(self, conn: Connection, digest: bytes, caller: Caller) -> bool:
+        """Whether somebody is of those who hold a scenario's letters: of the bank, the applicant or the recipient."""
+        scenario = book.application(conn, digest)
         own = caller.key.to_bytes() in (scenario.applicant_key, scenario.recipient.identity_key)
         return own or bool(HOLDERS & caller.roles)
 

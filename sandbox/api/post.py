@@ -1,11 +1,12 @@
 """What nodes tell each other of consents: challenges and their letters, and withdrawals.
 
-    tend     letters not produced in time ── entry ── the scenario is suspended
-             rejected ones                        ── the scenario is suspended
+    tend     letters not produced in time ── entry ── the scenario is suspended, and what amends it
+             rejected ones                        ── the same
              challenges the other node has not    ── sent, until it has them
              withdrawals other owners have not    ── sent, until they have them
 
 Everything is durable before it is sent; a round that is cut short, or a node that is down, is made up for by the next.
+What a node will not take is tried again ever more rarely, and keeps nothing else from it.
 
 Security:  persons, letters and withdrawals travel sealed to the node they are for. A withdrawal counts by its own
            signature, whoever carries it; each owner knows only those that have reached it.
@@ -19,6 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from pathlib import Path
 
 from sqlalchemy import Connection
 
@@ -26,7 +28,16 @@ from sandbox import challenges, letters, record, registry, signed, wire
 from sandbox.challenges import Challenge
 from sandbox.crypto.envelope import open_with, seal_to
 from sandbox.crypto.sm2 import PublicKey
-from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound, SandboxError, WrongState
+from sandbox.errors import (
+    DeadlinePassed,
+    IntegrityFailed,
+    InvalidSpec,
+    NotFound,
+    PartyFailed,
+    SandboxError,
+    Unavailable,
+    WrongState,
+)
 from sandbox.exchange import Exchange
 from sandbox.keyring import public_key
 from sandbox.model import (
@@ -46,9 +57,45 @@ log = logging.getLogger(__name__)
 TELL_S = 10.0
 LETTER_S = 120.0
 PIECE = 1 << 20  # bytes
+FIRST_WAIT_MS, LONGEST_WAIT_MS = 120_000, 86_400_000  # between two tries of what a party will not take
 _PEER = "/sandbox.v1.PeerService/"
 Suspend = Callable[[bytes, str], Awaitable[None]]
 Remember = Callable[[Connection], None]
+Row = tuple[object, ...]  # what is to be told, and to whom
+
+
+class _Round:
+    """Whom one round tells what: a party that is away is not waited for again, a row that it refuses is put off."""
+
+    def __init__(self, waits: dict[Row, tuple[int, int]], now_ms: int) -> None:
+        """Args:
+        waits: of each row that was refused, its wait and the time of its next try; outlives the round.
+        """
+        self._waits, self._now_ms = waits, now_ms
+        self._away, self._seen = set[str](), set[Row]()
+
+    async def tell(self, row: Row, party: str, what: str, send: Callable[[], Awaitable[None]]) -> bool:
+        """Tell a party one row, if it is due; whether the party has it now."""
+        self._seen.add(row)
+        wait_ms, next_ms = self._waits.get(row, (FIRST_WAIT_MS // 2, self._now_ms))
+        if party in self._away or self._now_ms < next_ms:
+            return False
+        try:
+            await send()
+        except SandboxError as error:
+            log.warning("%s not told to %s: %s", what, party, error)
+            if isinstance(error, PartyFailed | DeadlinePassed | Unavailable):
+                self._away.add(party)
+            else:
+                wait_ms = min(2 * wait_ms, LONGEST_WAIT_MS)
+                self._waits[row] = (wait_ms, self._now_ms + wait_ms)
+            return False
+        return True
+
+    def end(self) -> None:
+        """Forget the rows that need not be told any more."""
+        for row in self._waits.keys() - self._seen:
+            del self._waits[row]
 
 
 class Post:
@@ -63,6 +110,7 @@ class Post:
         self._judging, self._telling, self._opening = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._soon: set[asyncio.Task[None]] = set()
         self._is_wanted = False
+        self._challenge_waits, self._withdrawal_waits = dict[Row, tuple[int, int]](), dict[Row, tuple[int, int]]()
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
@@ -72,8 +120,8 @@ class Post:
         await self.suspend_failed()
         async with self._telling:
             self._is_wanted = False
-            await self._send_challenges()
-            await self._hand_round()
+            await self._send_challenges(now_ms)
+            await self._hand_round(now_ms)
 
     def soon(self) -> None:
         """Tend in the background, now."""
@@ -102,7 +150,13 @@ class Post:
     async def suspend_failed(self) -> None:
         """Suspend the scenarios of challenges that failed."""
         async with self._judging:
-            await self._suspend_failed()
+            with self._ledger.store.read() as conn:
+                failed = letters.unpunished(conn)
+            for challenge in failed:
+                try:
+                    await self._punish(challenge)
+                except SandboxError as error:  # the next round tries again; the others have their turn now
+                    log.warning("not suspended for challenge %s: %s", challenge.challenge_id, error)
 
     def _miss(self, conn: Connection, now_ms: int) -> None:
         for challenge in letters.overdue(conn, now_ms):
@@ -111,57 +165,50 @@ class Post:
             job = record.read(conn, challenge.job_id)
             self._ledger.enter_by(conn, "letters-missing", job, self._ledger.node_id, facts)
 
-    async def _suspend_failed(self) -> None:
+    async def _punish(self, challenge: Challenge) -> None:
+        here = self._ledger.node_id
         with self._ledger.store.read() as conn:
-            failed = letters.unpunished(conn)
-        for challenge in failed:
-            reason = f"a letter of challenge {challenge.challenge_id} was not produced in time, or was rejected"
-            await self._suspend(challenge.scenario_digest, reason)
-            await self._ledger.write(lambda conn, one=challenge.challenge_id: letters.suspended(conn, one))  # type: ignore[misc]
+            charged = letters.charged(conn, challenge, here, signed.now_ms())
+        for standing in charged:
+            await self._suspend(standing.digest, letters.reason(challenge))
+        if not await self._ledger.write(lambda conn: letters.punished(conn, challenge, here, signed.now_ms())):
+            log.info("challenge %s charges a scenario that cannot be suspended yet", challenge.challenge_id)
 
-    async def _send_challenges(self) -> None:
-        node_key = self._ledger.keys.node_key
+    async def _send_challenges(self, now_ms: int) -> None:
         with self._ledger.store.read() as conn:
             waiting = challenges.unsent(conn)
-        away: set[str] = set()
-        for challenge in waiting:
-            if challenge.party in away:
-                continue
-            try:
-                with self._ledger.store.read() as conn:
-                    recipient = self.sealing_key(conn, challenge.party)
-                    notice = challenges.notice(conn, node_key, challenge, recipient)
-                await self._exchange.links.call(challenge.party, f"{_PEER}Challenge", notice, TELL_S)
-            except SandboxError as error:
-                away.add(challenge.party)
-                log.warning("challenge %s not told to %s: %s", challenge.challenge_id, challenge.party, error)
-                continue
-            await self._ledger.write(
-                lambda conn, one=challenge: challenges.told(conn, one.challenge_id, one.revision)  # type: ignore[misc]
-            )
+        telling = _Round(self._challenge_waits, now_ms)
+        for one in waiting:
+            row, what = (one.challenge_id, one.revision), f"challenge {one.challenge_id}"
+            if await telling.tell(row, one.party, what, lambda one=one: self._send_challenge(one)):  # type: ignore[misc]
+                await self._ledger.write(lambda conn, one=one: challenges.told(conn, one.challenge_id, one.revision))  # type: ignore[misc]
+        telling.end()
 
-    async def _hand_round(self) -> None:
+    async def _send_challenge(self, challenge: Challenge) -> None:
+        with self._ledger.store.read() as conn:
+            recipient = self.sealing_key(conn, challenge.party)
+            notice = challenges.notice(conn, self._ledger.keys.node_key, challenge, recipient)
+        await self._exchange.links.call(challenge.party, f"{_PEER}Challenge", notice, TELL_S)
+
+    async def _hand_round(self, now_ms: int) -> None:
         with self._ledger.store.read() as conn:
             waiting = spending.untold(conn, self._ledger.keys.node_key)
-        away: set[str] = set()
+        telling = _Round(self._withdrawal_waits, now_ms)
         for one in waiting:
+            token = wire.decode(ConsentWithdrawal, one.notice.withdrawal.payload).token
+            signer = one.notice.withdrawal.key_id
             for party in one.parties:
-                if party not in away and not await self._tell(party, one.notice, one.scenario_digest):
-                    away.add(party)
+                row, what = (token, signer, party), "a withdrawal of consent"
+                if await telling.tell(row, party, what, partial(self._hand, party, one)):
+                    await self._ledger.write(partial(_told, token, signer, party))
+        telling.end()
 
-    async def _tell(self, party: str, notice: WithdrawalNotice, digest: bytes) -> bool:
-        """Hand one withdrawal to one owner; whether it has it now."""
-        try:
-            with self._ledger.store.read() as conn:
-                key = self.sealing_key(conn, party)
-            sealed = seal_to(key, wire.encode(notice), spending.withdrawal_aad(digest))
-            await self._exchange.links.call(party, f"{_PEER}Withdraw", SealedWithdrawal(digest, sealed), TELL_S)
-        except SandboxError as error:
-            log.warning("a withdrawal of consent not told to %s: %s", party, error)
-            return False
-        token = wire.decode(ConsentWithdrawal, notice.withdrawal.payload).token
-        await self._ledger.write(lambda conn: spending.told(conn, token, notice.withdrawal.key_id, party))
-        return True
+    async def _hand(self, party: str, one: Untold) -> None:
+        with self._ledger.store.read() as conn:
+            key = self.sealing_key(conn, party)
+        digest = one.scenario_digest
+        sealed = seal_to(key, wire.encode(one.notice), spending.withdrawal_aad(digest))
+        await self._exchange.links.call(party, f"{_PEER}Withdraw", SealedWithdrawal(digest, sealed), TELL_S)
 
     # --- what others send -------------------------------------------------------------------------------------------
 
@@ -188,19 +235,28 @@ class Post:
             IntegrityFailed: it does not open.
             NotFound, WrongState, InvalidSpec: as in ``letters.keep``.
         """
-        ledger, aad = self._ledger, letters.document_aad(upload.challenge_id, upload.number)
-
-        def take(conn: Connection) -> None:
-            challenge = challenges.find(conn, upload.challenge_id)
-            place = (upload.challenge_id, upload.number)
-            letters.keep(conn, ledger.home, ledger.keys.node_key, sender, *place, document, signed.now_ms())
-            facts = {"challenge": upload.challenge_id, "number": str(upload.number)}
-            ledger.enter_by(conn, "letter-received", record.read(conn, challenge.job_id), sender, facts)
-
         async with self._opening:  # one at a time: each is in memory twice
-            document = await asyncio.to_thread(open_with, ledger.keys.sealing, sealed, aad)
-            await ledger.write(take)
+            await asyncio.to_thread(self._keep_letter, sender, upload, sealed)
         self.soon()
+
+    def _keep_letter(self, sender: str, upload: LetterUpload, sealed: bytes) -> None:
+        """In one thread, which no caller cuts off between a file and the line that says whose it is."""
+        ledger, place = self._ledger, (upload.challenge_id, upload.number)
+        with ledger.store.read() as conn:
+            challenge = letters.expect(conn, sender, *place, signed.now_ms())
+        document = open_with(ledger.keys.sealing, sealed, letters.document_aad(*place))
+        laid = letters.lay_down(ledger.home, *place, document)
+        needless: Path | None = laid.path
+        try:
+            with ledger.store.write() as conn:
+                now_ms = signed.now_ms()
+                replaced = letters.keep(conn, ledger.home, ledger.keys.node_key, sender, *place, laid, now_ms)
+                facts = {"challenge": upload.challenge_id, "number": str(upload.number)}
+                ledger.enter_by(conn, letters.RECEIVED, record.read(conn, challenge.job_id), sender, facts)
+            needless = replaced
+        finally:
+            if needless is not None:
+                needless.unlink(missing_ok=True)
 
     async def relay_letter(self, challenge: Challenge, upload: LetterUpload, sealed: bytes) -> None:
         """Hand a sealed letter on to the node that asks for it."""
@@ -214,14 +270,20 @@ class Post:
 
         Raises:
             NotFound: no such scenario here.
+            WrongState: a party has not approved the scenario: nobody can have agreed to anything under it.
             InvalidSpec: it does not open.
             PolicyRefused: it is nobody's who may withdraw.
         """
         ledger, digest = self._ledger, body.scenario_digest
 
-        def take(conn: Connection) -> tuple[bytes, frozenset[str]]:
+        def take(conn: Connection) -> tuple[Withdrawn, frozenset[str]]:
             remember(conn)
-            scenario = book.application(conn, digest)
+            standing = book.standing(conn, digest)
+            if standing is None:
+                raise NotFound(tell="no such scenario at this node")
+            if standing.awaiting():
+                raise WrongState(tell="consents are withdrawn once every party has approved the scenario")
+            scenario = standing.scenario
             try:
                 opened = open_with(ledger.keys.sealing, body.sealed, spending.withdrawal_aad(digest))
             except IntegrityFailed:
@@ -233,17 +295,17 @@ class Post:
                 facts = {"by": "person" if withdrawn.person else "issuer"}
                 facts["withdrawal"] = signed.digest("consent-withdrawal", withdrawn.notice.withdrawal).hex()
                 ledger.enter_other(conn, "consent-withdrawn", actor, facts, digest)
-            return withdrawn.token, others
+            return withdrawn, others
 
-        token, others = await ledger.write(take)
-        await asyncio.shield(asyncio.ensure_future(self._stop(token)))
+        withdrawn, others = await ledger.write(take)
+        await asyncio.shield(asyncio.ensure_future(self._stop(withdrawn.token)))
         if is_from_peer:
             return ()
         with contextlib.suppress(TimeoutError):  # whoever is missing hears of it in the next round
             async with asyncio.timeout(TELL_S), self._telling:
-                await self._hand_round()
+                await self._hand_round(signed.now_ms())
         with ledger.store.read() as conn:
-            missing = {party for one in spending.untold(conn, ledger.keys.node_key) for party in one.parties}
+            missing = spending.missing(conn, withdrawn.token, withdrawn.signer)
         return tuple(sorted(others - missing))
 
     async def _stop(self, token: bytes) -> None:

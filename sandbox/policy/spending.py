@@ -211,11 +211,17 @@ def untold(conn: Connection, node_key: bytes) -> list[Untold]:
     return waiting
 
 
+def missing(conn: Connection, token: bytes, signer: str) -> frozenset[str]:
+    """Return the owners that do not have one withdrawal yet."""
+    mine = (withdrawn_consents.c.token == token, withdrawn_consents.c.signer == signer)
+    left = conn.scalar(select(withdrawn_consents.c.untold).where(*mine)) or ""
+    return frozenset(left.split(",")) - {""}
+
+
 def told(conn: Connection, token: bytes, signer: str, party: str) -> None:
     """Note that an owner has a withdrawal."""
     mine = (withdrawn_consents.c.token == token, withdrawn_consents.c.signer == signer)
-    left = conn.scalar(select(withdrawn_consents.c.untold).where(*mine)) or ""
-    rest = ",".join(name for name in left.split(",") if name != party)
+    rest = ",".join(sorted(missing(conn, token, signer) - {party}))
     conn.execute(update(withdrawn_consents).where(*mine).values(untold=rest))
 
 
