@@ -18,6 +18,7 @@ from sandbox.catalog.test_rows import TWINS
 from sandbox.errors import IntegrityFailed, NotFound, SandboxError, WrongState
 from sandbox.ledger import Ledger
 from sandbox.model import DatasetRef, Environment
+from sandbox.policy import versions
 from sandbox.store import datasets, twins
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remem
         same = (datasets.c.code == code) & (datasets.c.version == version)
         gone = {"state": "destroyed", "wrapped_key": None, "destroyed_entry": index}
         conn.execute(update(datasets).where(same).values(**gone))
+        versions.withdraw(conn, ledger.keys.identity, ledger.node_id, code, version)
         twin = (twins.c.code == code) & (twins.c.version == version)
         conn.execute(update(twins).where(twin).values(wrapped_key=None, measurements=b""))  # its cost stays known
     with contextlib.suppress(NotFound):  # it had gone astray

@@ -1,7 +1,7 @@
 """The letters of challenges at the node that asked for them: kept, read, judged, or missing. Inside the caller's
-transaction, but for ``lay_down``: the one writer does not wait for a file.
+transaction, but for ``laid_down``: the one writer does not wait for a file.
 
-    lay_down ── keep ── document ── judge      accepted, or rejected
+    laid_down ── keep ── document ── judge     accepted, or rejected
     overdue                                    not produced by the due time
     unpunished ── charged ── punished          rejected or missing: scenarios are suspended, once more for each
 
@@ -9,8 +9,8 @@ What a challenge charges is its scenario, and every one that was applied for in 
 back. One that this node has approved and others have not is charged as soon as they have.
 
 Security:  a letter lies in a file of its own, under a key of its own, which is sealed under the node key and gone once
-           the letter is judged; what was replaced goes at once. Where a consent names a letter's SM3, another document is not taken for it. Who judges
-           signs the SM3 of the document that was looked at.
+           the letter is judged; what was replaced goes at once. Where a consent names a letter's SM3, another document
+           is not taken for it. Who judges signs the SM3 of the document that was looked at.
 Shapes:    a letter is any document of up to 16 MiB; <home>/letters/<challenge>-<number>-<of which key>.sealed.
 Errors:    ``NotFound``, ``WrongState``; ``InvalidSpec`` for a document that is not the letter.
 Not here:  who may read and judge (``api.consents``); sending and suspending (``api.post``).
@@ -20,6 +20,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -45,13 +47,14 @@ RECEIVED: Final = "letter-received"  # the entry of each letter that was kept, b
 _ONCE: Final = bytes(NONCE_SIZE)  # every file's key seals exactly one message
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Laid:
-    """A document sealed in a file of its own, before any letter is said to be there."""
+    """A document sealed in a file of its own, which counts once ``keep`` has said so."""
 
     digest: bytes
     path: Path
     key: bytes = field(repr=False)
+    replaces: Path | None = None
 
 
 def expect(conn: Connection, sender: str, challenge_id: str, number: int, now_ms: int) -> Challenge:
@@ -78,8 +81,11 @@ def expect(conn: Connection, sender: str, challenge_id: str, number: int, now_ms
     return challenge
 
 
-def lay_down(home: Path, challenge_id: str, number: int, document: bytes) -> Laid:
-    """Seal a document into a file of its own; outside any transaction, for it waits for the disk.
+@contextmanager
+def laid_down(home: Path, challenge_id: str, number: int, document: bytes) -> Iterator[Laid]:
+    """Seal a document into a file, around the transaction that keeps it: this waits for the disk.
+
+    After the block the file that was replaced is removed; or, if the block raises, this one.
 
     Raises:
         InvalidSpec: it is empty or too large.
@@ -88,8 +94,15 @@ def lay_down(home: Path, challenge_id: str, number: int, document: bytes) -> Lai
         raise InvalidSpec(tell=f"a letter has 1 to {MOST_BYTES} bytes")
     key = secrets.token_bytes(KEY_SIZE)
     path = _path(home, challenge_id, number, key)
-    _write(path, seal(key, _ONCE, document, key_context(challenge_id, number)))
-    return Laid(sm3(document), path, key)
+    laid = Laid(sm3(document), path, key)
+    try:
+        _write(path, seal(key, _ONCE, document, key_context(challenge_id, number)))
+        yield laid
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    if laid.replaces is not None:
+        laid.replaces.unlink(missing_ok=True)
 
 
 def keep(
@@ -101,8 +114,8 @@ def keep(
     number: int,
     laid: Laid,
     now_ms: int,
-) -> Path | None:
-    """Keep a letter that was produced; returns the file of the one it replaces, to be removed after the commit.
+) -> None:
+    """Keep a letter that was produced; one that waits to be judged is replaced.
 
     Raises:
         NotFound, WrongState: as in ``expect``.
@@ -116,7 +129,7 @@ def keep(
     nonce = secrets.token_bytes(NONCE_SIZE)
     wrapped = nonce + seal(node_key, nonce, laid.key, key_context(challenge_id, number))
     set_letter(conn, challenge_id, number, state=LetterState.PRODUCED, digest=laid.digest, wrapped_key=wrapped)
-    return None if before is None else _path(home, challenge_id, number, before)
+    laid.replaces = None if before is None else _path(home, challenge_id, number, before)
 
 
 def document(conn: Connection, home: Path, node_key: bytes, challenge_id: str, number: int) -> bytes:
@@ -240,7 +253,9 @@ def _received(conn: Connection, challenge: Challenge, number: int) -> int:
     """Return how often a letter was kept, by the entries of its job."""
     wanted = {"challenge": challenge.challenge_id, "number": str(number)}
     entries = (wire.decode(Entry, leaf) for _, leaf in audit_log.for_job(conn, challenge.job_id))
-    return sum(entry.what == RECEIVED and {fact.name: fact.value for fact in entry.facts} == wanted for entry in entries)
+    return sum(
+        entry.what == RECEIVED and {fact.name: fact.value for fact in entry.facts} == wanted for entry in entries
+    )
 
 
 def _key(conn: Connection, node_key: bytes, challenge_id: str, number: int) -> bytes | None:

@@ -483,7 +483,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class VersionNotice:
-    """An owner's word that a dataset version is there to be used."""
+    """An owner's word that a dataset version is there to be used, or, with ``gone``, that it is no more."""
 
     code: Name
     version: int
@@ -492,6 +492,7 @@ class VersionNotice:
     schema_digest: Digest
     rows: int
     created_ms: int
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

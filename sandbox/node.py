@@ -46,7 +46,6 @@ from sandbox.model import SealMode
 from sandbox.peer.links import Links
 from sandbox.peer.transport import SERVER_OPTIONS, server_credentials
 from sandbox.pipeline import Pipeline
-from sandbox.policy import versions
 from sandbox.runner import Runner
 from sandbox.store import datasets
 from sandbox.tee_sim import leases
@@ -135,15 +134,9 @@ async def _serve(home: Home, run: Path) -> None:
     pipeline.on_released = post.soon
     consents = Consents(edge, pipeline, ledger, post, run)
 
-    async def offer(code: str) -> None:
-        with store.read() as conn:
-            users = versions.users(conn, code)
-        for digest in users:
-            await scenarios.hand_round(digest)
-
     server = grpc.aio.server(options=SERVER_OPTIONS, maximum_concurrent_rpcs=MOST_CALLS)
     job_pb2_grpc.add_JobServiceServicer_to_server(Jobs(edge, pipeline, ledger), server)
-    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run, offer), server)
+    catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(edge, ledger, exchange, run, scenarios.offer), server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(Models(edge, ledger, run, strongest), server)
     scenario_pb2_grpc.add_ScenarioServiceServicer_to_server(scenarios, server)
     review_pb2_grpc.add_ReviewServiceServicer_to_server(Reviews(edge, pipeline, ledger), server)

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
@@ -139,6 +139,7 @@ class Pipeline:
         """Return what ``submit`` would admit, without effect."""
         job_id = record.job_id(call.key_id, submission.spec.request_id)
         facts = self._ledger.facts(conn, call, submission.spec, Choices(self._ledger.node_id))
+        facts = replace(facts, is_tested=True)  # what it would do may be known before it was tried
         return admit(submission.spec, job_id, signed.digest("call", call), facts, Choices(self._ledger.node_id))
 
     async def take_part(self, proposer: str, proposal: Proposal, remember: Remember) -> Signed:

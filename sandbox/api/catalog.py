@@ -96,7 +96,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         return await self._edge.unary(context, register)
 
     def _tell(self, code: str) -> None:
-        """Tell others of a new version soon; whoever is down hears of it in the hourly round."""
+        """Tell others of a new version, or that one is gone; whoever is down hears of it in the hourly round."""
         task = asyncio.create_task(self._offer(code))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
@@ -333,6 +333,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         async def destroy() -> Any:
             opened = await asyncio.to_thread(self._edge.open, request, _PREFIX + "DestroyDataset", DatasetQuery, OWNERS)
             index, view = await asyncio.to_thread(self._destroy, opened)
+            self._tell(view.code)
             await asyncio.to_thread(self._ledger.store.scrub)
             receipt = await self._exchange.receipt(index)
             return catalog_pb2.DestroyDatasetResponse(dataset=wire.to_proto(view), receipt=receipt)

@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from pathlib import Path
+from functools import partial
 
 from sqlalchemy import Connection
 
@@ -52,6 +52,7 @@ from sandbox.model import (
 from sandbox.pipeline import Pipeline
 from sandbox.policy import book, spending
 from sandbox.policy.scenario import owners
+from sandbox.policy.spending import Untold, Withdrawn
 
 log = logging.getLogger(__name__)
 TELL_S = 10.0
@@ -65,19 +66,15 @@ Row = tuple[object, ...]  # what is to be told, and to whom
 
 
 class _Round:
-    """Whom one round tells what: a party that is away is not waited for again, a row that it refuses is put off."""
+    """Whom one round tells what: for a party that is away it does not wait again; a row that is refused is put off."""
 
     def __init__(self, waits: dict[Row, tuple[int, int]], now_ms: int) -> None:
-        """Args:
-        waits: of each row that was refused, its wait and the time of its next try; outlives the round.
-        """
-        self._waits, self._now_ms = waits, now_ms
-        self._away, self._seen = set[str](), set[Row]()
+        self._waits = waits  # of each row that was refused, its wait and the time of its next try; outlives the round
+        self._now_ms, self._away = now_ms, set[str]()
 
     async def tell(self, row: Row, party: str, what: str, send: Callable[[], Awaitable[None]]) -> bool:
         """Tell a party one row, if it is due; whether the party has it now."""
-        self._seen.add(row)
-        wait_ms, next_ms = self._waits.get(row, (FIRST_WAIT_MS // 2, self._now_ms))
+        wait_ms, next_ms = self._waits.get(row, (FIRST_WAIT_MS, self._now_ms))
         if party in self._away or self._now_ms < next_ms:
             return False
         try:
@@ -87,15 +84,10 @@ class _Round:
             if isinstance(error, PartyFailed | DeadlinePassed | Unavailable):
                 self._away.add(party)
             else:
-                wait_ms = min(2 * wait_ms, LONGEST_WAIT_MS)
-                self._waits[row] = (wait_ms, self._now_ms + wait_ms)
+                self._waits[row] = (min(2 * wait_ms, LONGEST_WAIT_MS), self._now_ms + wait_ms)
             return False
+        self._waits.pop(row, None)
         return True
-
-    def end(self) -> None:
-        """Forget the rows that need not be told any more."""
-        for row in self._waits.keys() - self._seen:
-            del self._waits[row]
 
 
 class Post:
@@ -109,8 +101,7 @@ class Post:
         self._ledger = exchange.ledger
         self._judging, self._telling, self._opening = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._soon: set[asyncio.Task[None]] = set()
-        self._is_wanted = False
-        self._challenge_waits, self._withdrawal_waits = dict[Row, tuple[int, int]](), dict[Row, tuple[int, int]]()
+        self._waits, self._is_wanted = dict[Row, tuple[int, int]](), False
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
@@ -171,20 +162,18 @@ class Post:
             charged = letters.charged(conn, challenge, here, signed.now_ms())
         for standing in charged:
             await self._suspend(standing.digest, letters.reason(challenge))
-        if not await self._ledger.write(lambda conn: letters.punished(conn, challenge, here, signed.now_ms())):
-            log.info("challenge %s charges a scenario that cannot be suspended yet", challenge.challenge_id)
+        await self._ledger.write(lambda conn: letters.punished(conn, challenge, here, signed.now_ms()))
 
     async def _send_challenges(self, now_ms: int) -> None:
         with self._ledger.store.read() as conn:
             waiting = challenges.unsent(conn)
-        telling = _Round(self._challenge_waits, now_ms)
+        telling = _Round(self._waits, now_ms)
         for one in waiting:
-            row, what = (one.challenge_id, one.revision), f"challenge {one.challenge_id}"
-            if await telling.tell(row, one.party, what, lambda one=one: self._send_challenge(one)):  # type: ignore[misc]
-                await self._ledger.write(lambda conn, one=one: challenges.told(conn, one.challenge_id, one.revision))  # type: ignore[misc]
-        telling.end()
+            what = f"challenge {one.challenge_id}"
+            if await telling.tell((one.challenge_id,), one.party, what, partial(self._send, one)):
+                await self._ledger.write(partial(challenges.told, challenge_id=one.challenge_id, revision=one.revision))
 
-    async def _send_challenge(self, challenge: Challenge) -> None:
+    async def _send(self, challenge: Challenge) -> None:
         with self._ledger.store.read() as conn:
             recipient = self.sealing_key(conn, challenge.party)
             notice = challenges.notice(conn, self._ledger.keys.node_key, challenge, recipient)
@@ -193,22 +182,20 @@ class Post:
     async def _hand_round(self, now_ms: int) -> None:
         with self._ledger.store.read() as conn:
             waiting = spending.untold(conn, self._ledger.keys.node_key)
-        telling = _Round(self._withdrawal_waits, now_ms)
+        telling = _Round(self._waits, now_ms)
         for one in waiting:
             token = wire.decode(ConsentWithdrawal, one.notice.withdrawal.payload).token
             signer = one.notice.withdrawal.key_id
             for party in one.parties:
-                row, what = (token, signer, party), "a withdrawal of consent"
-                if await telling.tell(row, party, what, partial(self._hand, party, one)):
-                    await self._ledger.write(partial(_told, token, signer, party))
-        telling.end()
+                row, send = (token, signer, party), partial(self._hand, party, one)
+                if await telling.tell(row, party, "a withdrawal of consent", send):
+                    await self._ledger.write(partial(spending.told, token=token, signer=signer, party=party))
 
     async def _hand(self, party: str, one: Untold) -> None:
         with self._ledger.store.read() as conn:
-            key = self.sealing_key(conn, party)
-        digest = one.scenario_digest
-        sealed = seal_to(key, wire.encode(one.notice), spending.withdrawal_aad(digest))
-        await self._exchange.links.call(party, f"{_PEER}Withdraw", SealedWithdrawal(digest, sealed), TELL_S)
+            key, digest = self.sealing_key(conn, party), one.scenario_digest
+        body = SealedWithdrawal(digest, seal_to(key, wire.encode(one.notice), spending.withdrawal_aad(digest)))
+        await self._exchange.links.call(party, f"{_PEER}Withdraw", body, TELL_S)
 
     # --- what others send -------------------------------------------------------------------------------------------
 
@@ -245,18 +232,10 @@ class Post:
         with ledger.store.read() as conn:
             challenge = letters.expect(conn, sender, *place, signed.now_ms())
         document = open_with(ledger.keys.sealing, sealed, letters.document_aad(*place))
-        laid = letters.lay_down(ledger.home, *place, document)
-        needless: Path | None = laid.path
-        try:
-            with ledger.store.write() as conn:
-                now_ms = signed.now_ms()
-                replaced = letters.keep(conn, ledger.home, ledger.keys.node_key, sender, *place, laid, now_ms)
-                facts = {"challenge": upload.challenge_id, "number": str(upload.number)}
-                ledger.enter_by(conn, letters.RECEIVED, record.read(conn, challenge.job_id), sender, facts)
-            needless = replaced
-        finally:
-            if needless is not None:
-                needless.unlink(missing_ok=True)
+        with letters.laid_down(ledger.home, *place, document) as laid, ledger.store.write() as conn:
+            letters.keep(conn, ledger.home, ledger.keys.node_key, sender, *place, laid, signed.now_ms())
+            facts = {"challenge": upload.challenge_id, "number": str(upload.number)}
+            ledger.enter_by(conn, letters.RECEIVED, record.read(conn, challenge.job_id), sender, facts)
 
     async def relay_letter(self, challenge: Challenge, upload: LetterUpload, sealed: bytes) -> None:
         """Hand a sealed letter on to the node that asks for it."""
@@ -278,12 +257,9 @@ class Post:
 
         def take(conn: Connection) -> tuple[Withdrawn, frozenset[str]]:
             remember(conn)
-            standing = book.standing(conn, digest)
-            if standing is None:
-                raise NotFound(tell="no such scenario at this node")
-            if standing.awaiting():
+            scenario, standing = book.application(conn, digest), book.standing(conn, digest)
+            if standing is None or standing.awaiting():
                 raise WrongState(tell="consents are withdrawn once every party has approved the scenario")
-            scenario = standing.scenario
             try:
                 opened = open_with(ledger.keys.sealing, body.sealed, spending.withdrawal_aad(digest))
             except IntegrityFailed:

@@ -3,7 +3,9 @@
     hand_round: what this node holds --share--> peer.take --> the approvals it has; what else this node lacks, the peer
                                                               hands over by itself
 
-Security:  a record counts if the pinned node of its party signed it, whoever hands it over.
+Security:  a record counts if the pinned node of its party signed it, whoever hands it over. Where a party contradicts
+           itself, what came first stays and the rest of the bundle counts all the same. Two nodes that each hold what
+           the other does not take do not call one another for ever: a peer is handed a scenario back once a minute.
 Errors:    a peer that is down gets it next time: at the next change, or within the hour.
 """
 
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
@@ -28,11 +32,13 @@ from sandbox.errors import (
 )
 from sandbox.exchange import Exchange
 from sandbox.ledger import Ledger
-from sandbox.model import Notice, NoticeKind, ScenarioBundle, Signed, VersionNotice
+from sandbox.model import Notice, NoticeKind, ScenarioBundle, ScenarioView, Signed, VersionNotice
 from sandbox.pipeline import Pipeline
 from sandbox.policy import book, versions
-from sandbox.policy.scenario import STOPPED, Floors, required
+from sandbox.policy.scenario import STOPPED, Floors, Standing, required
 
+T = TypeVar("T")
+U = TypeVar("U")
 log = logging.getLogger(__name__)
 ENTRIES = {  # what the log says of a notice
     NoticeKind.REFUSED: "scenario-refused",
@@ -41,6 +47,7 @@ ENTRIES = {  # what the log says of a notice
     NoticeKind.RESUMED: "scenario-resumed",
     NoticeKind.REVOKED: "revoked",
 }
+BACK_S = 60.0  # between two times that one peer is handed back one scenario
 _PAGE = 100
 
 
@@ -51,6 +58,7 @@ class Rounds:
         self._pipeline, self._ledger, self._exchange = pipeline, ledger, exchange
         self._here, self._identity = ledger.node_id, ledger.keys.identity
         self._chores: set[asyncio.Task[bool]] = set()
+        self._handed: dict[tuple[bytes, str], float] = {}  # back, and when
         settings = ledger.settings
         self._floors = Floors(settings.min_group_floor, settings.round_floor, settings.score_step_floor)
 
@@ -58,8 +66,7 @@ class Rounds:
         """Give everybody what they may have missed while they were down; stop what a crash kept from being stopped."""
         after, away = "", frozenset[str]()
         while True:
-            with self._ledger.store.read() as conn:
-                views = book.listed(conn, after, _PAGE, signed.now_ms())
+            views = await self._look(_listed, after)
             for view in views:
                 if view.state != "expired":
                     away |= await self.hand_round(view.digest, away)
@@ -69,6 +76,11 @@ class Rounds:
                 return
             after = views[-1].digest.hex()
 
+    async def offer(self, code: str) -> None:
+        """Tell the parties of all scenarios that use a dataset by rule of a version that is new, or gone."""
+        for digest in await self._look(versions.users, code):
+            await self.hand_round(digest)
+
     async def hand_round(self, digest: bytes, away: frozenset[str] = frozenset()) -> frozenset[str]:
         """Give every party what this node holds, and take what it holds; returns those that cannot be reached.
 
@@ -76,15 +88,13 @@ class Rounds:
             digest: the scenario.
             away: who is not asked, because it was not there a moment ago: finding that out takes its time.
         """
-        with self._ledger.store.read() as conn:
-            parties = sorted(required(book.application(conn, digest)) - {self._here} - away)
+        parties = sorted(required(await self._look(book.application, digest)) - {self._here} - away)
         reached = await asyncio.gather(*(self._hand(digest, party) for party in parties))
         return frozenset(party for party, is_there in zip(parties, reached, strict=True) if not is_there)
 
     async def _hand(self, digest: bytes, party: str) -> bool:
         """Give one party what this node holds; whether it could be reached."""
-        with self._ledger.store.read() as conn:
-            bundle = book.bundle(conn, digest)
+        bundle = await self._look(book.bundle, digest)
         try:
             theirs = await self._exchange.links.share(party, bundle)
             await self.learn(digest, theirs, ())
@@ -108,13 +118,21 @@ class Rounds:
 
         digest = await self._ledger.write(filed)
         await self.learn(digest, bundle.approvals, bundle.notices, bundle.versions)
-        with self._ledger.store.read() as conn:
-            held = book.bundle(conn, digest)
-        if _told(held) - _told(bundle):  # it was down, or never knew
+        held = await self._look(book.bundle, digest)
+        if _lacks(bundle, held) and self._may_hand_back(digest, sender):  # it was down, or never knew
             chore = asyncio.create_task(self._hand(digest, sender))
             self._chores.add(chore)
             chore.add_done_callback(self._chores.discard)
         return held.approvals
+
+    def _may_hand_back(self, digest: bytes, sender: str) -> bool:
+        """Whether a minute has passed since the last time; if so, this one is remembered."""
+        now = time.monotonic()
+        self._handed = {key: at for key, at in self._handed.items() if now - at < BACK_S}
+        if (digest, sender) in self._handed:
+            return False
+        self._handed[digest, sender] = now
+        return True
 
     async def learn(
         self, digest: bytes, approvals: Iterable[Signed], notices: Iterable[Signed], offers: Iterable[Signed] = ()
@@ -137,7 +155,7 @@ class Rounds:
             for record, party in _of_known(notices, known):
                 is_new |= self._learn_notice(conn, digest, record, party, keys)
             for record, party in _of_known(offers, known):
-                versions.file(conn, record, keys[party], party)
+                _learn_version(conn, digest, record, party, keys[party])
             return is_new
 
         if await self._ledger.write(store):
@@ -161,12 +179,35 @@ class Rounds:
     async def _stop(self, digest: bytes) -> None:
         """Cancel what runs under a scenario that stands still, or under the one in whose place it stands now."""
         now_ms = signed.now_ms()
-        with self._ledger.store.read() as conn:
-            scenario = book.application(conn, digest)
-            found = [standing for one in (digest, scenario.amends) if one and (standing := book.standing(conn, one))]
-        for standing in found:
+        for standing in await self._look(_concerned, digest):
             if standing.state(now_ms) in STOPPED:
                 await self._pipeline.revoked(standing.digest)
+
+    async def _look(self, what: Callable[[Connection, U], T], at: U) -> T:
+        """Read from the store off the event loop."""
+
+        def run() -> T:
+            with self._ledger.store.read() as conn:
+                return what(conn, at)
+
+        return await asyncio.to_thread(run)
+
+
+def _listed(conn: Connection, after: str) -> list[ScenarioView]:
+    return book.listed(conn, after, _PAGE, signed.now_ms())
+
+
+def _concerned(conn: Connection, digest: bytes) -> list[Standing]:
+    """Return a scenario, and the one in whose place it would stand."""
+    amended = book.application(conn, digest).amends
+    return [standing for one in (digest, amended) if one and (standing := book.standing(conn, one))]
+
+
+def _learn_version(conn: Connection, digest: bytes, record: Signed, party: str, key: PublicKey) -> None:
+    try:
+        versions.file(conn, record, key, party)
+    except (IntegrityFailed, InvalidSpec) as error:  # of an owner that contradicts itself, or dates it wrongly
+        log.warning("scenario %s: a notice of a version does not count: %s", digest.hex()[:16], error)
 
 
 def _same(digest: bytes, found: bytes) -> None:
@@ -180,9 +221,29 @@ def _of_known(records: Iterable[Signed], known: Mapping[str, str]) -> Iterator[t
             yield record, party
 
 
-def _told(bundle: ScenarioBundle) -> set[tuple[str, str, int]]:
-    """Return by name what a bundle says beside approvals: whose notice or version, and its number."""
-    said = (wire.decode(Notice, record.payload) for record in bundle.notices)
-    offered = (wire.decode(VersionNotice, record.payload) for record in bundle.versions)
-    notices = {(notice.party, "", notice.serial) for notice in said}
-    return notices | {(offer.owner, offer.code, offer.version) for offer in offered}
+def _lacks(theirs: ScenarioBundle, held: ScenarioBundle) -> bool:
+    """Whether a sender lacks a notice that this node holds, a higher version, or that one is gone."""
+    newest = _newest(theirs)
+    return bool(_said(held) - _said(theirs)) or any(
+        version > newest.get(dataset, 0) for dataset, version in _newest(held).items()
+    )
+
+
+def _said(bundle: ScenarioBundle) -> set[tuple[str, str, int]]:
+    """Return by name what is final in a bundle: whose notice or lost version, and its number."""
+    notices = (wire.decode(Notice, record.payload) for record in bundle.notices)
+    gone = {(offer.owner, offer.code, offer.version) for offer in _offers(bundle) if offer.gone}
+    return gone | {(notice.party, "", notice.serial) for notice in notices}
+
+
+def _newest(bundle: ScenarioBundle) -> dict[tuple[str, str], int]:
+    """Return the highest version of each dataset that a bundle says is there."""
+    newest: dict[tuple[str, str], int] = {}
+    for offer in _offers(bundle):
+        if not offer.gone:
+            newest[offer.owner, offer.code] = max(offer.version, newest.get((offer.owner, offer.code), 0))
+    return newest
+
+
+def _offers(bundle: ScenarioBundle) -> list[VersionNotice]:
+    return [wire.decode(VersionNotice, record.payload) for record in bundle.versions]

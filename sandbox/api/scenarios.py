@@ -42,6 +42,7 @@ APPLICANTS = frozenset({"submitter"})
 APPROVERS = frozenset({"operator", "owner"})
 DEPARTMENTS = frozenset({"department"})
 OVERSEERS = frozenset({"operator", "owner", "auditor"})
+OBJECTIONS = frozenset({NoticeKind.REFUSED, NoticeKind.CHANGES})
 _PREFIX = "/sandbox.v1.ScenarioService/"
 
 
@@ -75,7 +76,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
 
             digest = await self._ledger.write(filed)
             await self.hand_round(digest)
-            return scenario_pb2.ApplyScenarioResponse(scenario=wire.to_proto(await self._view(digest)))
+            return scenario_pb2.ApplyScenarioResponse(scenario=wire.to_proto(await self._view(digest, opened.caller)))
 
         return await self._edge.unary(context, apply)
 
@@ -94,7 +95,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
             digest = await self._ledger.write(approved)
             await self._stop(digest)
             await self.hand_round(digest)
-            return scenario_pb2.ApproveScenarioResponse(scenario=wire.to_proto(await self._view(digest)))
+            return scenario_pb2.ApproveScenarioResponse(scenario=wire.to_proto(await self._view(digest, opened.caller)))
 
         return await self._edge.unary(context, approve)
 
@@ -114,6 +115,9 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
         awaited = departments.awaiting(conn, digest, scenario, self._here)
         if DEPARTMENTS & caller.roles and (not APPROVERS & caller.roles or caller.organisation in awaited):
             of = caller.organisation
+            if self._here in standing.approved_by and of in awaited:
+                tell = f"{self._here} approved the scenario before data of {of} came under it: they are not part of it"
+                raise WrongState(tell=tell, hint="the applicant amends the scenario (`amends`), and all approve anew")
             departments.approve(conn, digest, scenario, self._here, of, approval, caller.key)
             facts = {"party": self._here, "department": of}
             self._ledger.enter_other(conn, "department-approved", caller.key_id, facts, digest)
@@ -141,7 +145,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
                     query.after,
                     page(query.limit),
                     now_ms,
-                    self._here,
+                    lambda scenario: self._asks(conn, caller, scenario),
                     lambda scenario: self._concerns(conn, caller, scenario),
                 )
             return scenario_pb2.ListScenariosResponse(scenarios=[wire.to_proto(view) for view in views])
@@ -163,10 +167,13 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
                 if standing is None or not self._concerns(conn, caller, standing.scenario):
                     raise NotFound(tell="no such scenario at this node")
                 self._say(conn, standing, body.kind, body.reason, caller.key_id)
+                if body.kind in OBJECTIONS and DEPARTMENTS & caller.roles:  # its yes must not outlive its no
+                    departments.take_back(conn, standing.digest, caller.organisation)
 
             await self._ledger.write(told)
             await asyncio.shield(asyncio.ensure_future(self._tell(body.scenario_digest)))
-            return scenario_pb2.NotifyScenarioResponse(scenario=wire.to_proto(await self._view(body.scenario_digest)))
+            view = await self._view(body.scenario_digest, caller)
+            return scenario_pb2.NotifyScenarioResponse(scenario=wire.to_proto(view))
 
         return await self._edge.unary(context, notify)
 
@@ -220,18 +227,25 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
 
     def _concerns(self, conn: Connection, caller: Caller, scenario: Scenario) -> bool:
         """Whether a caller may see a scenario: those who oversee, its own people, departments whose data it uses."""
-        if OVERSEERS & caller.roles or _is_named(scenario, caller.key.to_bytes()):
-            return True
+        return _is_named(scenario, caller.key.to_bytes()) or bool(self._asks(conn, caller, scenario))
+
+    def _asks(self, conn: Connection, caller: Caller, scenario: Scenario) -> str:
+        """Return this node to whom it says which departments it asks: who oversees, and those it asks; "" to others."""
+        if OVERSEERS & caller.roles:
+            return self._here
         is_department = bool(DEPARTMENTS & caller.roles)
-        return is_department and caller.organisation in departments.needed(conn, scenario, self._here)
+        is_asked = is_department and caller.organisation in departments.needed(conn, scenario, self._here)
+        return self._here if is_asked else ""
 
     async def _tell(self, digest: bytes) -> None:
         """Stop what runs and tell everybody, even if the caller hangs up meanwhile."""
         await asyncio.gather(self._stop(digest), self.hand_round(digest))
 
-    async def _view(self, digest: bytes) -> ScenarioView:
-        with self._ledger.store.read() as conn:
-            return book.view(conn, digest, signed.now_ms(), self._here)
+    async def _view(self, digest: bytes, caller: Caller) -> ScenarioView:
+        def look(conn: Connection, at: bytes) -> ScenarioView:
+            return book.view(conn, at, signed.now_ms(), self._asks(conn, caller, book.application(conn, at)))
+
+        return await self._look(look, digest)
 
 
 def _is_named(scenario: Scenario, key: bytes) -> bool:

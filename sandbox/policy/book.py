@@ -172,7 +172,12 @@ def bundle(conn: Connection, digest: bytes) -> ScenarioBundle:
 
 
 def view(conn: Connection, digest: bytes, now_ms: int, here: str = "") -> ScenarioView:
-    """Return a scenario as people see it; ``here`` is the node whose departments are asked."""
+    """Return a scenario as people see it.
+
+    Args:
+        here: the node whose departments are asked, for those who may know of them. To others it would tell whose data
+            this node holds, entries of the catalogue included that they do not see.
+    """
     held = standing(conn, digest)
     if held is None:
         raise NotFound(tell="no such scenario at this node")
@@ -194,16 +199,16 @@ def listed(
     after: str,
     limit: int,
     now_ms: int,
-    here: str = "",
+    here: Callable[[Scenario], str] = lambda scenario: "",
     concerns: Callable[[Scenario], bool] = lambda scenario: True,
 ) -> list[ScenarioView]:
-    """Return a page of the scenarios that concern somebody, by digest."""
+    """Return a page of the scenarios that concern somebody, by digest; ``here`` as in :func:`view`."""
     found: list[ScenarioView] = []
     for digest, scenario in _all(conn, _digest(after)):
         if len(found) == limit:
             break
         if concerns(scenario):
-            found.append(view(conn, digest, now_ms, here))
+            found.append(view(conn, digest, now_ms, here(scenario)))
     return found
 
 

@@ -1,6 +1,7 @@
 """Source departments: whoever's data a node operates is asked before the node approves in its organisation's name.
 
-    datasets.department --needed--> names --approve--> rows --vouched--> ApprovalRecord.departments
+    datasets.department --needed--> names --approve, take_back--> rows --vouched--> ApprovalRecord.departments
+    ApprovalRecord.departments --allowed--> whose versions count
 
 Security:  that a person speaks for a department, this node checks when it takes the approval (a registered key with the
            role, of that organisation); other parties check the signature, and that it is over the same scenario.
@@ -12,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from sandbox import signed, wire
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import IntegrityFailed, InvalidSpec, NotFound, PolicyRefused, WrongState
-from sandbox.model import Approval, DepartmentApproval, Scenario, Signed, VersionRule
-from sandbox.store import datasets, department_approvals
+from sandbox.model import Approval, ApprovalRecord, DepartmentApproval, Scenario, Signed, VersionRule
+from sandbox.store import approvals, datasets, department_approvals, scenarios
 
 
 def needed(conn: Connection, scenario: Scenario, party: str) -> frozenset[str]:
@@ -57,6 +58,12 @@ def approve(
         conn.execute(insert(department_approvals).values(**row, record=wire.encode(approval)))
 
 
+def take_back(conn: Connection, digest: bytes, department: str) -> None:
+    """Forget a department's approval, because it objects now; it is asked again."""
+    mine = (department_approvals.c.digest == digest) & (department_approvals.c.department == department)
+    conn.execute(delete(department_approvals).where(mine))
+
+
 def vouched(conn: Connection, digest: bytes, scenario: Scenario, party: str) -> tuple[DepartmentApproval, ...]:
     """Return the approvals of all departments that are asked.
 
@@ -77,7 +84,22 @@ def vouched(conn: Connection, digest: bytes, scenario: Scenario, party: str) -> 
     )
 
 
-def check(approvals: Sequence[DepartmentApproval], digest: bytes, scenario: Scenario, party: str) -> None:
+def allowed(conn: Connection, scenario: Scenario, here: str) -> frozenset[str]:
+    """Return whose versions a scenario covers at this node: those of the departments that it vouched for, and its own.
+
+    A version may be registered for another department after the approval; that one was not asked. Where the same terms
+    were filed twice, in other bytes, who agreed to all that are approved counts.
+    """
+    joined = select(scenarios.c.signed, approvals.c.record).join(approvals, approvals.c.digest == scenarios.c.digest)
+    found = []
+    for row in conn.execute(joined.where(scenarios.c.name == scenario.name, approvals.c.party == here)):
+        if wire.decode(Scenario, signed.read_signed(row.signed).payload) == scenario:
+            record = wire.decode(ApprovalRecord, signed.read_signed(row.record).payload)
+            found.append(frozenset(one.department for one in record.departments))
+    return frozenset({""}).union(frozenset.intersection(*found) if found else ())
+
+
+def check(given: Sequence[DepartmentApproval], digest: bytes, scenario: Scenario, party: str) -> None:
     """Refuse approvals of departments that a party's node vouches for and that do not hold.
 
     Raises:
@@ -85,15 +107,15 @@ def check(approvals: Sequence[DepartmentApproval], digest: bytes, scenario: Scen
         IntegrityFailed: one is over another scenario, or for another party.
         InvalidSpec: a department is named twice.
     """
-    if len({approval.department for approval in approvals}) != len(approvals):
+    if len({approval.department for approval in given}) != len(given):
         raise InvalidSpec(f"{party} names a department twice")
-    for approval in approvals:
+    for approval in given:
         _check(approval, digest, scenario, party)
 
 
-def accepted(approvals: Sequence[DepartmentApproval]) -> tuple[Approval, ...]:
+def accepted(given: Sequence[DepartmentApproval]) -> tuple[Approval, ...]:
     """Return what departments signed, of approvals that were checked when they were stored."""
-    return tuple(wire.decode(Approval, approval.approval.payload) for approval in approvals)
+    return tuple(wire.decode(Approval, approval.approval.payload) for approval in given)
 
 
 def _check(given: DepartmentApproval, digest: bytes, scenario: Scenario, party: str) -> None:

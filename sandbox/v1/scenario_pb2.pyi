@@ -355,7 +355,7 @@ class Notice(_message.Message):
     def __init__(self, scenario_digest: _Optional[bytes] = ..., party: _Optional[str] = ..., kind: _Optional[_Union[NoticeKind, str]] = ..., reason: _Optional[str] = ..., time_ms: _Optional[int] = ..., serial: _Optional[int] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class VersionNotice(_message.Message):
-    __slots__ = ("code", "version", "owner", "content_hash", "schema_digest", "rows", "created_ms")
+    __slots__ = ("code", "version", "owner", "content_hash", "schema_digest", "rows", "created_ms", "gone")
     CODE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
@@ -363,6 +363,7 @@ class VersionNotice(_message.Message):
     SCHEMA_DIGEST_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
     code: str
     version: int
     owner: str
@@ -370,7 +371,8 @@ class VersionNotice(_message.Message):
     schema_digest: bytes
     rows: int
     created_ms: int
-    def __init__(self, code: _Optional[str] = ..., version: _Optional[int] = ..., owner: _Optional[str] = ..., content_hash: _Optional[bytes] = ..., schema_digest: _Optional[bytes] = ..., rows: _Optional[int] = ..., created_ms: _Optional[int] = ...) -> None: ...
+    gone: bool
+    def __init__(self, code: _Optional[str] = ..., version: _Optional[int] = ..., owner: _Optional[str] = ..., content_hash: _Optional[bytes] = ..., schema_digest: _Optional[bytes] = ..., rows: _Optional[int] = ..., created_ms: _Optional[int] = ..., gone: _Optional[bool] = ...) -> None: ...
 
 class ScenarioApplication(_message.Message):
     __slots__ = ("scenario",)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +23,10 @@ from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from sandbox import challenges, letters, record, registry, signed, wire
+from sandbox.api.consents import Consents
+from sandbox.api.edge import Caller
 from sandbox.api.post import Post
+from sandbox.api.scenarios import Scenarios
 from sandbox.audit import log as audit_log
 from sandbox.challenges import Drawn
 from sandbox.cli import app
@@ -49,6 +54,8 @@ from sandbox.ledger import Ledger
 from sandbox.model import (
     ApplicantInput,
     ApplicantScore,
+    Approval,
+    ApprovalRecord,
     ConsentRule,
     ConsentSource,
     ConsentToken,
@@ -60,6 +67,10 @@ from sandbox.model import (
     JobSubmission,
     LetterJudgement,
     LetterState,
+    LetterUpload,
+    ListQuery,
+    Notice,
+    NoticeKind,
     ScoreSpec,
     SealedInput,
     SealedWithdrawal,
@@ -509,30 +520,59 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
 
 @pytest.fixture
 def world(homes: dict[str, Home], tmp_path: Path) -> World:
-    now = signed.now_ms()
-    held = replace(ONE, not_before_ms=now - DAY, not_after_ms=now + DAY, nonce=secrets.token_bytes(16))
-    application = signed.sign(OFFICER, "scenario", held)
-    digest = signed.digest("scenario", application)
-    spec = replace(psi(), request_id=secrets.token_hex(8), scenario_digest=digest)
-    call = signed.sign_call(OFFICER, "bank", "/sandbox.v1.JobService/SubmitJob", JobSubmission(spec))
-    known = facts(now_ms=now, standing=standing(scenario=held, digest=digest))
-    plan = admit(spec, record.job_id(call.key_id, spec.request_id), signed.digest("call", call), known, BANK)
     ledgers = {}
     for name, home in homes.items():
         ledger = ledgers[name] = Ledger(home.path, home.settings, home.keys, home.store, lambda: {})
         with ledger.store.write() as conn:
-            for table in (store_letters, store_challenges):
+            for table in (store_letters, store_challenges, withdrawn_consents):
                 conn.execute(delete(table))  # the homes are made once for all tests
-            book.file(conn, application, FLOORS)
+    judge = create_person(tmp_path / "judge", "judge", "operator")
+    return World(ledgers["operator"], ledgers["bank"], ran((ledgers["operator"], ledgers["bank"])), judge)
+
+
+PARTIES = ("bank", "operator", "witness")
+
+
+def applied(ledgers: Iterable[Ledger], applicant: PrivateKey = OFFICER, **changes: Any) -> bytes:
+    """File a scenario; returns its digest."""
+    now = signed.now_ms()
+    times = {"not_before_ms": now - DAY, "not_after_ms": now + DAY, "nonce": secrets.token_bytes(16)}
+    held = replace(ONE, **{**times, "applicant_key": applicant.public.to_bytes(), **changes})
+    for ledger in ledgers:
+        with ledger.store.write() as conn:
+            digest = book.file(conn, signed.sign(applicant, "scenario", held), FLOORS)
+    return digest
+
+
+def approve(ledger: Ledger, digest: bytes, *parties: str) -> None:
+    for party in parties or PARTIES:
+        yes = signed.sign(OTHER, "approval", Approval(digest, party, False, NOW))
+        record = signed.sign(NODE, "approval-record", ApprovalRecord(yes, OTHER.public.to_bytes()))
+        with ledger.store.write() as conn:
+            book.approve(conn, record, NODE.public, party)
+
+
+def ran(ledgers: Iterable[Ledger], applicant: PrivateKey = OFFICER) -> Job:
+    """A job under an approved scenario of its own."""
+    digest, now = applied(ledgers, applicant), signed.now_ms()
+    spec = replace(psi(), request_id=secrets.token_hex(8), scenario_digest=digest)
+    call = signed.sign_call(applicant, "bank", "/sandbox.v1.JobService/SubmitJob", JobSubmission(spec))
+    for ledger in ledgers:
+        approve(ledger, digest)
+        with ledger.store.write() as conn:
+            held = book.application(conn, digest)
+            known = facts(now_ms=now, standing=standing(scenario=held, digest=digest), submitter=held.applicant_key)
+            job_id = record.job_id(call.key_id, spec.request_id)
+            plan = admit(spec, job_id, signed.digest("call", call), known, BANK)
             job = record.create(conn, call, plan, wire.encode(plan), b"r" * 32)
-    return World(ledgers["operator"], ledgers["bank"], job, create_person(tmp_path / "judge", "judge", "operator"))
+    return job
 
 
-def ask(world: World, *people: Drawn, now: int = NOW) -> str:
-    ledger = world.operator
+def ask(world: World, *people: Drawn, now: int = NOW, job: Job | None = None) -> str:
+    ledger, job = world.operator, job or world.job
     with ledger.store.write() as conn:
-        held = book.application(conn, world.job.plan.scenario_digest)
-        return challenges.ask(conn, ledger.keys.node_key, world.job, held, people or (Drawn(PERSON),), now)
+        held = book.application(conn, job.plan.scenario_digest)
+        return challenges.ask(conn, ledger.keys.node_key, job, held, people or (Drawn(PERSON),), now)
 
 
 def notice(world: World, challenge_id: str) -> Any:
@@ -550,8 +590,8 @@ def take(world: World, sent: Any, sender: str = "operator", now: int = NOW) -> b
 
 def keep(world: World, challenge_id: str, number: int = 1, document: bytes = LETTER, now: int = NOW, **by: str) -> None:
     ledger, place = world.operator, (challenge_id, number)
-    with ledger.store.write() as conn:
-        letters.keep(conn, ledger.home, ledger.keys.node_key, by.get("sender", "bank"), *place, document, now)
+    with letters.laid_down(ledger.home, *place, document) as laid, ledger.store.write() as conn:
+        letters.keep(conn, ledger.home, ledger.keys.node_key, by.get("sender", "bank"), *place, laid, now)
 
 
 def judge(world: World, challenge_id: str, accepted: bool, document: bytes = LETTER, **changes: Any) -> None:
@@ -589,6 +629,7 @@ def test_a_letter_goes_from_the_challenge_to_the_judgement(world: World) -> None
     keep(world, made)  # until it is judged another may take its place
     assert states(world, made) == ("open", [LetterState.PRODUCED])
     assert read(world, made) == LETTER
+    assert len(files(world, made)) == 1
     assert all(LETTER not in path.read_bytes() for path in files(world, made))
     take(world, notice(world, made))
     assert states(world, made, "bank") == ("open", [LetterState.PRODUCED])
@@ -630,6 +671,7 @@ def test_letters_that_were_not_asked_for_so(world: World, change: dict[str, Any]
     with pytest.raises(kind):
         keep(world, made, **change)
     assert states(world, made) == ("open", [LetterState.AWAITED])
+    assert files(world, made) == []
 
 
 def test_who_judges_says_of_what_and_why(world: World) -> None:
@@ -694,35 +736,73 @@ class Links:
     """The network between two nodes: what one says the other takes, unless it is down."""
 
     def __init__(self, world: World) -> None:
-        self.world, self.is_down, self.said = world, False, 0
+        self.world, self.is_down, self.said, self.tried = world, False, 0, list[Any]()
+        exchange: Any = SimpleNamespace(ledger=world.bank, links=self)
+        idle: Any = SimpleNamespace()
+        self.bank = Post(idle, exchange, lambda digest, reason: asyncio.sleep(0))
 
     async def call(self, party: str, method: str, body: Any, timeout_s: float) -> None:
+        assert party == "bank"
+        self.tried.append(body)
         if self.is_down:
             raise PartyFailed(party=party)
-        assert (party, method) == ("bank", "/sandbox.v1.PeerService/Challenge")
+        if method.endswith("/Withdraw"):
+            await self.bank.take_withdrawal("operator", body, lambda conn: None, is_from_peer=True)
+        else:
+            assert method == "/sandbox.v1.PeerService/Challenge"
+            take(self.world, body)
         self.said += 1
-        take(self.world, body)
+
+    async def share(self, party: str, bundle: Any) -> Any:
+        raise PartyFailed(party=party)  # what is said of scenarios is not what is tested here
 
 
 @dataclass
 class Desk:
-    """The rounds of the operator's node, and what they suspended."""
+    """The rounds of the operator's node, and what they say of scenarios."""
 
     post: Post
     links: Links
-    suspended: list[tuple[bytes, str]]
+    scenarios: Scenarios
+
+    def tend(self, now_ms: int = NOW) -> None:
+        asyncio.run(self.post.tend(now_ms))
 
 
 @pytest.fixture
 def desk(world: World) -> Desk:
-    links, suspended = Links(world), list[tuple[bytes, str]]()
+    links = Links(world)
 
-    async def suspend(digest: bytes, reason: str) -> None:
-        suspended.append((digest, reason))
+    async def revoked(digest: bytes) -> None:
+        assert digest  # nothing runs here
 
     exchange: Any = SimpleNamespace(ledger=world.operator, links=links)
-    pipeline: Any = SimpleNamespace()
-    return Desk(Post(pipeline, exchange, suspend), links, suspended)
+    pipeline: Any = SimpleNamespace(revoked=revoked)
+    edge: Any = SimpleNamespace()
+    scenarios = Scenarios(edge, pipeline, world.operator, exchange)
+    return Desk(Post(pipeline, exchange, scenarios.suspend), links, scenarios)
+
+
+def suspensions(world: World, digest: bytes = b"") -> list[str]:
+    """The reasons for which the operator's node suspended a scenario, one after the other."""
+    with world.operator.store.read() as conn:
+        said = book.said(conn, digest or world.job.plan.scenario_digest, "operator")
+    return [notice.reason for notice in said if notice.kind is NoticeKind.SUSPENDED]
+
+
+def say(world: World, kind: NoticeKind, digest: bytes = b"", party: str = "operator") -> None:
+    """Say something of a scenario in a party's name, as its organisation."""
+    ledger, digest = world.operator, digest or world.job.plan.scenario_digest
+    signer = ledger.keys.identity if party == "operator" else NODE
+    with ledger.store.write() as conn:
+        serial = book.next_serial(conn, digest, party)
+        value = Notice(digest, party, kind, "it was cleared up", signed.now_ms(), serial, "an-officer")
+        book.notify(conn, signed.sign(signer, "notice", value), signer.public, party)
+
+
+def unpunished(world: World) -> list[str]:
+    with world.operator.store.read() as conn:
+        return [one.challenge_id for one in letters.unpunished(conn)]
 
 
 def entered(world: World) -> list[Entry]:
@@ -733,31 +813,59 @@ def entered(world: World) -> list[Entry]:
 def test_a_challenge_is_told_until_the_other_node_has_it_and_not_again(world: World, desk: Desk) -> None:
     made = ask(world)
     desk.links.is_down = True
-    asyncio.run(desk.post.tend(NOW))
+    desk.tend()
     with world.operator.store.read() as conn:
         assert [one.challenge_id for one in challenges.unsent(conn)] == [made]
     desk.links.is_down = False
-    asyncio.run(desk.post.tend(NOW))
-    asyncio.run(desk.post.tend(NOW))
+    desk.tend()
+    desk.tend()
     assert desk.links.said == 1
     keep(world, made)
-    asyncio.run(desk.post.tend(NOW))
+    desk.tend()
     assert desk.links.said == 2
     assert states(world, made, "bank") == ("open", [LetterState.PRODUCED])
-    assert desk.suspended == [] and entered(world) == []
+    assert suspensions(world) == [] and entered(world) == []
+
+
+def test_a_challenge_that_is_refused_holds_up_no_other_and_is_tried_ever_more_rarely(world: World, desk: Desk) -> None:
+    ask(world)
+    desk.tend()
+    refused = ask(world)  # a second one about the same job
+    later = ask(world, job=ran((world.operator, world.bank)))
+    with world.operator.store.read() as conn:
+        assert [one.challenge_id for one in challenges.unsent(conn)] == [refused, later]
+    tries = []
+    for minute in range(16):
+        desk.links.tried.clear()
+        desk.tend(NOW + minute * 60_000)
+        tried = [body.challenge_id for body in desk.links.tried]
+        assert (later in tried) is (minute == 0)
+        tries += [minute] if refused in tried else []
+    assert states(world, later, "bank") == ("open", [LetterState.AWAITED])
+    assert tries == [0, 2, 6, 14]
+
+
+def test_a_node_that_is_down_is_not_waited_for_twice_in_one_round(world: World, desk: Desk) -> None:
+    for job in (None, ran((world.operator, world.bank))):
+        ask(world, job=job)
+    desk.links.is_down = True
+    for rounds in (1, 2):
+        desk.tend()
+        assert len(desk.links.tried) == rounds
 
 
 def test_a_letter_that_does_not_come_suspends_the_scenario_once_and_is_entered(world: World, desk: Desk) -> None:
     made = ask(world, Drawn(PERSON), Drawn("somebody"), now=NOW)
     keep(world, made, 2)
     due = NOW + 14 * DAY
-    asyncio.run(desk.post.tend(due - 1))
-    assert desk.suspended == []
-    asyncio.run(desk.post.tend(due))
-    assert len(desk.suspended) == 1
-    asyncio.run(desk.post.tend(due + 1))
-    ((digest, reason),) = desk.suspended
-    assert digest == world.job.plan.scenario_digest and made in reason and PERSON not in reason
+    desk.tend(due - 1)
+    assert suspensions(world) == []
+    desk.tend(due)
+    (reason,) = suspensions(world)
+    assert made in reason and PERSON not in reason
+    say(world, NoticeKind.RESUMED)
+    desk.tend(due + 1)
+    assert len(suspensions(world)) == 1 and unpunished(world) == []
     assert states(world, made) == ("failed", [LetterState.MISSING, LetterState.PRODUCED])
     assert states(world, made, "bank") == ("failed", [LetterState.MISSING, LetterState.PRODUCED])
     (entry,) = entered(world)
@@ -776,15 +884,184 @@ def test_a_rejected_letter_suspends_the_scenario_even_if_the_first_try_was_cut_o
         raise WrongState("the node stops")
 
     exchange: Any = SimpleNamespace(ledger=world.operator, links=desk.links)
-    with pytest.raises(WrongState):
-        asyncio.run(Post(SimpleNamespace(), exchange, cut_off).tend(NOW))  # type: ignore[arg-type]
+    asyncio.run(Post(SimpleNamespace(), exchange, cut_off).tend(NOW))  # type: ignore[arg-type]
+    assert unpunished(world) == [made]
     for _ in range(2):
-        asyncio.run(desk.post.tend(NOW))
-    assert [digest for digest, _ in desk.suspended] == [world.job.plan.scenario_digest]
+        desk.tend()
+    assert len(suspensions(world)) == 1 and unpunished(world) == []
     assert states(world, made, "bank") == ("failed", [LetterState.REJECTED])
     with world.operator.store.read() as conn:
         (letter,) = challenges.find(conn, made).letters
     assert (letter.judged_by, letter.reason) == ("judge", "it is not signed")
+
+
+def reject(world: World, challenge_id: str, number: int = 1) -> None:
+    keep(world, challenge_id, number)
+    judge(world, challenge_id, accepted=False, number=number)
+
+
+def test_each_further_letter_that_fails_suspends_again_what_was_resumed(world: World, desk: Desk) -> None:
+    made = ask(world, *map(Drawn, "abcd"))
+    for number in (1, 2):
+        reject(world, made, number)
+        desk.tend()
+        assert len(suspensions(world)) == number
+        say(world, NoticeKind.RESUMED)
+        desk.tend()
+        assert len(suspensions(world)) == number
+    reject(world, made, 3)
+    desk.tend()
+    reject(world, made, 4)  # while it is suspended already
+    desk.tend()
+    say(world, NoticeKind.RESUMED)
+    desk.tend()
+    assert len(suspensions(world)) == 3 and unpunished(world) == []
+
+
+def test_a_suspension_that_was_said_before_a_crash_is_not_said_again(world: World, desk: Desk) -> None:
+    made = ask(world)
+    reject(world, made)
+    with world.operator.store.read() as conn:
+        reason = letters.reason(challenges.find(conn, made))
+    asyncio.run(desk.scenarios.suspend(world.job.plan.scenario_digest, reason))
+    say(world, NoticeKind.RESUMED)
+    desk.tend()
+    assert suspensions(world) == [reason] and unpunished(world) == []
+
+
+def amended(world: World, *parties: str) -> bytes:
+    later = applied((world.operator,), amends=world.job.plan.scenario_digest)
+    if parties:
+        approve(world.operator, later, *parties)
+    return later
+
+
+def test_a_letter_that_fails_after_an_amendment_suspends_what_took_the_scenarios_place(
+    world: World, desk: Desk
+) -> None:
+    made, later = ask(world), amended(world, *PARTIES)
+    last = applied((world.operator,), amends=later)
+    approve(world.operator, last)
+    reject(world, made)
+    desk.tend()
+    assert [len(suspensions(world, one)) for one in (b"", later, last)] == [0, 0, 1]
+    assert unpunished(world) == []
+
+
+@pytest.mark.parametrize(("before", "count"), [(("operator",), 1), ((), 0)])
+def test_an_amendment_agreed_before_a_letter_failed_takes_nothing_back(
+    world: World, desk: Desk, before: tuple[str, ...], count: int
+) -> None:
+    made, later = ask(world), amended(world, *before)
+    reject(world, made)
+    desk.tend()
+    assert len(suspensions(world)) == 1 and suspensions(world, later) == []
+    assert unpunished(world) == ([made] if count else [])
+    approve(world.operator, later)  # without ``before`` this owner agrees knowing what happened
+    for _ in range(2):
+        desk.tend()
+    assert len(suspensions(world, later)) == count and unpunished(world) == []
+
+
+def test_nothing_is_said_of_a_scenario_that_is_over(world: World, desk: Desk) -> None:
+    made, later = ask(world), amended(world, *PARTIES)
+    reject(world, made)
+    say(world, NoticeKind.REVOKED, later)
+    desk.tend()
+    assert suspensions(world) == suspensions(world, later) == [] and unpunished(world) == []
+
+
+def produce(world: World, desk: Desk, challenge_id: str, document: bytes) -> None:
+    """Hand a letter in as the bank's node does."""
+    place = (challenge_id, 1)
+    sealed = seal_to(world.operator.keys.sealing.public, document, letters.document_aad(*place))
+
+    async def hand_in() -> None:
+        try:
+            await desk.post.take_letter("bank", LetterUpload(*place, len(sealed), sm3(sealed)), sealed)
+        finally:
+            await desk.post.close()
+
+    asyncio.run(hand_in())
+
+
+def test_a_letter_is_replaced_five_times_and_only_the_last_one_lies_here(world: World, desk: Desk) -> None:
+    made, others = ask(world, Drawn(PERSON), Drawn("somebody")), ask(world, job=ran((world.operator,)))
+    for count in range(6):
+        produce(world, desk, made, LETTER + bytes([count]))
+        assert len(files(world, made)) == 1
+        assert read(world, made) == LETTER + bytes([count])
+    with pytest.raises(WrongState, match="replaced 5 times already"):
+        produce(world, desk, made, LETTER)
+    assert read(world, made) == LETTER + bytes([5]) and len(files(world, made)) == 1
+    produce(world, desk, others, LETTER)
+    judge(world, made, accepted=True, document=LETTER + bytes([5]))
+
+
+def test_a_letter_that_is_not_taken_leaves_no_file_and_the_one_before_stays(world: World, desk: Desk) -> None:
+    made = ask(world, Drawn(PERSON, sm3(LETTER)))
+    produce(world, desk, made, LETTER)
+    (kept,) = files(world, made)
+    for document in (LETTER + b"?", bytes(letters.MOST_BYTES + 1)):
+        with pytest.raises(InvalidSpec):
+            produce(world, desk, made, document)
+    assert files(world, made) == [kept] and read(world, made) == LETTER
+    with pytest.raises(NotFound):
+        asyncio.run(desk.post.take_letter("witness", LetterUpload(made, 1, 1, sm3(b"")), b"x"))
+
+
+def test_the_one_writer_is_free_while_a_letter_is_put_on_the_disk(
+    world: World, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush, is_free = os.fsync, list[bool]()
+
+    def write() -> None:
+        with world.operator.store.write() as conn:
+            challenges.unsent(conn)
+
+    def spy(descriptor: int) -> None:
+        other = threading.Thread(target=write, daemon=True)
+        other.start()
+        other.join(5)  # for ever, if the transaction were open
+        is_free.append(not other.is_alive())
+        flush(descriptor)
+
+    made = ask(world)
+    monkeypatch.setattr(os, "fsync", spy)
+    keep(world, made)
+    assert is_free == [True]
+
+
+def test_a_page_of_challenges_is_full_of_those_that_the_caller_may_see(world: World) -> None:
+    """An applicant's own are not crowded out by newer ones of others'."""
+    own = ran((world.operator, world.bank), applicant=PERSON_KEY)
+    mine, newer = ask(world, job=own, now=NOW), ask(world, now=NOW)
+    take(world, notice(world, mine), now=NOW)
+    take(world, notice(world, newer), now=NOW + 1)
+
+    def seen(node: str, key: PrivateKey, *roles: str, after: str = "") -> list[str]:
+        caller = Caller(key.public.key_id, "somebody", frozenset(roles), key.public, "somewhere")
+        request = SimpleNamespace(caller=caller, body=ListQuery(after=after, limit=1))
+
+        async def unary(context: Any, action: Any) -> Any:
+            return await action()
+
+        edge: Any = SimpleNamespace(open=lambda *_: request, spend_nonce=lambda _: None, unary=unary)
+        ledger = world.bank if node == "bank" else world.operator
+        post: Any = SimpleNamespace(sealing_key=lambda conn, party: world.operator.keys.sealing.public)
+        idle: Any = SimpleNamespace()
+        answer = asyncio.run(Consents(edge, idle, ledger, post, ledger.home).ListChallenges(None, None))
+        return [view.challenge_id for view in answer.challenges]
+
+    assert seen("bank", PERSON_KEY, "submitter") == [mine]
+    assert seen("bank", PERSON_KEY, "submitter", after=mine) == []
+    assert seen("bank", OFFICER, "submitter") == [newer]
+    for roles in (("auditor",), ("bank",)):
+        assert seen("bank", ISSUER, *roles) == [newer]
+        assert seen("bank", ISSUER, *roles, after=newer) == [mine]
+    assert seen("bank", ISSUER, "reviewer") == []
+    assert len(seen("operator", ISSUER, "reviewer")) == len(seen("operator", ISSUER, "auditor")) == 1
+    assert seen("operator", ISSUER, "submitter") == seen("operator", ISSUER, "owner", "peer") == []
 
 
 # --- what runs on a token that is withdrawn ---------------------------------------------------------------------------
@@ -851,3 +1128,70 @@ class Away:
 
     async def call(self, party: str, method: str, body: Any, timeout_s: float) -> None:
         raise PartyFailed(party=party)
+
+
+def taken_back(world: World, digest: bytes, ledger: Ledger | None = None) -> SealedWithdrawal:
+    """A withdrawal of a desk's token under a scenario, sealed to the operator's node."""
+    made = withdrawal(ISSUER, token(scenario_digest=digest, nonce=secrets.token_bytes(16)), scenario_digest=digest)
+    to = (ledger or world.operator).keys.sealing.public
+    return SealedWithdrawal(digest, seal_to(to, wire.encode(made), spending.withdrawal_aad(digest)))
+
+
+def hand_in(desk: Desk, body: SealedWithdrawal) -> tuple[str, ...]:
+    return asyncio.run(desk.post.take_withdrawal("k" * 32, body, lambda conn: None, is_from_peer=False))
+
+
+def test_a_withdrawal_that_is_refused_holds_up_no_other_and_is_tried_ever_more_rarely(world: World, desk: Desk) -> None:
+    unknown = ran((world.operator,)).plan.scenario_digest  # the bank has never heard of it
+    assert hand_in(desk, taken_back(world, unknown)) == ()
+    desk.links.is_down = True
+    assert hand_in(desk, taken_back(world, world.job.plan.scenario_digest)) == ()
+    desk.links.is_down, now, tries = False, signed.now_ms() + DAY, []
+    for minute in range(16):
+        desk.links.tried.clear()
+        desk.tend(now + minute * 60_000)
+        tried = [body.scenario_digest for body in desk.links.tried]
+        assert (world.job.plan.scenario_digest in tried) is (minute == 0)
+        tries += [minute] if unknown in tried else []
+    assert tries == [0, 4, 12]  # the first try was when it was handed in
+    with world.operator.store.read() as conn:
+        (left,) = spending.untold(conn, world.operator.keys.node_key)
+    assert left.scenario_digest == unknown
+    with world.bank.store.read() as conn:
+        found = conn.execute(select(withdrawn_consents.c.scenario_digest)).all()
+    assert [bytes(row.scenario_digest) for row in found] == [world.job.plan.scenario_digest]
+
+
+def test_who_was_told_of_a_withdrawal_is_said_of_this_one_alone(world: World, desk: Desk) -> None:
+    digest = world.job.plan.scenario_digest
+    assert hand_in(desk, taken_back(world, ran((world.operator,)).plan.scenario_digest)) == ()
+    assert hand_in(desk, taken_back(world, digest)) == ("bank",)
+    desk.links.is_down = True
+    assert hand_in(desk, taken_back(world, digest)) == ()
+
+
+@pytest.mark.parametrize("kind", [None, NoticeKind.SUSPENDED, NoticeKind.REVOKED])
+def test_withdrawals_are_taken_under_scenarios_that_all_parties_approved(
+    world: World, desk: Desk, kind: NoticeKind | None
+) -> None:
+    if kind is not None:
+        say(world, kind)
+    assert hand_in(desk, taken_back(world, world.job.plan.scenario_digest)) == ("bank",)
+    over = applied((world.operator,))
+    approve(world.operator, over, "operator", "bank")
+    if kind is NoticeKind.REVOKED:
+        say(world, kind, over)
+    with pytest.raises(WrongState, match="once every party has approved"):
+        hand_in(desk, taken_back(world, over))
+    with world.operator.store.read() as conn:
+        assert len(conn.execute(select(withdrawn_consents)).all()) == 1
+
+
+def test_withdrawals_are_taken_after_the_scenario_expired_or_was_amended(world: World, desk: Desk) -> None:
+    amended(world, *PARTIES)
+    now = signed.now_ms()
+    expired = applied((world.operator, world.bank), not_before_ms=now - 2 * DAY, not_after_ms=now - DAY)
+    for ledger in (world.operator, world.bank):
+        approve(ledger, expired)
+    for digest in (world.job.plan.scenario_digest, expired):
+        assert hand_in(desk, taken_back(world, digest)) == ("bank",)

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_builders import BANK, JOB, LEFT, NOW, RIGHT, facts, psi, scenario, standing
+from core_builders import BANK, FLOORS, JOB, LEFT, NOW, OFFICER, OTHER, RIGHT, facts, psi, scenario, standing
+from sqlalchemy import Connection, insert, update
 
-from sandbox import pinned, signed
+from sandbox import pinned, signed, wire
 from sandbox.crypto.sm2 import PrivateKey
-from sandbox.errors import InvalidSpec, PolicyRefused, Unauthenticated, Unavailable
+from sandbox.errors import IntegrityFailed, InvalidSpec, PolicyRefused, Unauthenticated, Unavailable
 from sandbox.model import (
     AggregateSpec,
     ApplicantScore,
+    Approval,
+    ApprovalRecord,
     DatasetRef,
     DatasetUse,
+    DepartmentApproval,
     Environment,
     JobKind,
     JobSpec,
@@ -28,16 +32,17 @@ from sandbox.model import (
     QuerySpec,
     Scenario,
     ScoreSpec,
+    Signed,
     State,
     Statistic,
     TrainSpec,
     VersionNotice,
     VersionRule,
 )
-from sandbox.policy import versions
+from sandbox.policy import book, departments, versions
 from sandbox.policy.admit import REFUSALS, Choices, Earlier, Facts, OwnDataset, admit, agree
 from sandbox.policy.recipe import recipe
-from sandbox.store import Store
+from sandbox.store import Store, datasets
 
 DAY = 86_400_000
 SCHEMA = b"C" * 32
@@ -183,6 +188,8 @@ BAD = {
     "another schema": knowing(offer(schema_digest=b"D" * 32)),
     "another's": knowing(offer(owner="third")),
     "too old": knowing(offer(created_ms=NOW - 31 * DAY), max_age_days=30),
+    "of tomorrow": knowing(offer(created_ms=NOW + DAY), max_age_days=30),
+    "gone": knowing(offer(gone=True)),
 }
 
 
@@ -235,11 +242,37 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
+def dated(version: int = 7, **changes: Any) -> VersionNotice:
+    """A notice that the clock of this machine has nothing against."""
+    return offer(version, **{"created_ms": 1} | changes)
+
+
+def given(version: int = 7, **changes: Any) -> Signed:
+    return signed.sign(OWNER, "version", dated(version, **changes))
+
+
+def put(conn: Connection, *notices: Signed) -> None:
+    for one in notices:
+        versions.file(conn, one, OWNER.public, "operator")
+
+
+def newest(conn: Connection) -> int | None:
+    """What version 0 means at a node that is not the owner's, or is."""
+    wanted = DatasetRef(RIGHT.code, 0)
+    found = versions.offered(conn, by_rule(), [wanted]).get(wanted)
+    return None if found is None else found.version
+
+
+def carried(conn: Connection, held: Scenario | None = None) -> list[VersionNotice]:
+    """What a bundle says of versions."""
+    return [wire.decode(VersionNotice, one.payload) for one in versions.records(conn, held or by_rule())]
+
+
 def test_notices_count_if_their_owner_signed_them(store: Store) -> None:
-    notice = signed.sign(OWNER, "version", offer())
+    notice = given()
     with store.write() as conn:
         for _ in range(2):
-            assert versions.file(conn, notice, OWNER.public, "operator") == offer()
+            assert versions.file(conn, notice, OWNER.public, "operator") == dated()
         with pytest.raises(InvalidSpec, match="of operator"):
             versions.file(conn, notice, OWNER.public, "bank")
         with pytest.raises(Unauthenticated):
@@ -250,9 +283,124 @@ def test_notices_count_if_their_owner_signed_them(store: Store) -> None:
 
 def test_version_zero_means_the_newest_of_the_schema(store: Store) -> None:
     with store.write() as conn:
-        for one in (offer(6), offer(7), offer(8, schema_digest=b"D" * 32), offer(9, owner="third")):
-            key = OWNER.public
-            versions.file(conn, signed.sign(OWNER, "version", one), key, one.owner)
+        for one in (dated(6), dated(7), dated(8, schema_digest=b"D" * 32), dated(9, owner="third")):
+            versions.file(conn, signed.sign(OWNER, "version", one), OWNER.public, one.owner)
         wanted = DatasetRef(RIGHT.code, 0), DatasetRef(RIGHT.code, 6), DatasetRef(RIGHT.code, 8), LEFT
         found = versions.offered(conn, by_rule(), wanted)
     assert {ref: one.version for ref, one in found.items()} == {wanted[0]: 7, wanted[1]: 6}
+
+
+def test_an_owner_that_says_two_things_of_one_version_is_found_out(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    with store.write() as conn:
+        put(conn, given(7))
+        for other in (given(7, content_hash=b"x" * 32), given(7, created_ms=2), given(7, rows=1, gone=True)):
+            with pytest.raises(IntegrityFailed) as failure:
+                put(conn, other)
+            assert failure.value.party == "operator"
+        versions.learn(conn, [given(7, rows=1), given(8)], lambda owner: OWNER.public)  # the rest counts all the same
+        assert newest(conn) == 8 and "two notices of people version 7" in caplog.text
+        kept = versions.offered(conn, by_rule(), [DatasetRef(RIGHT.code, 7)])
+    assert list(kept.values()) == [dated(7)]
+
+
+def test_a_version_is_not_of_tomorrow(store: Store) -> None:
+    now = signed.now_ms()
+    with store.write() as conn:
+        put(conn, given(6, created_ms=now + 60_000))
+        with pytest.raises(InvalidSpec, match="in the future"):
+            put(conn, given(7, created_ms=now + 180_000))
+        assert newest(conn) == 6
+
+
+def test_what_is_gone_is_no_version_any_more_whatever_comes_first(store: Store) -> None:
+    with store.write() as conn:
+        put(conn, given(5), given(6), given(7), given(7, gone=True), given(7))
+        assert newest(conn) == 6
+        assert versions.offered(conn, by_rule(), [DatasetRef(RIGHT.code, 7)]) == {}
+        put(conn, given(6, gone=True), given(8, gone=True), given(8))
+        assert newest(conn) == 5
+        assert [(one.version, one.gone) for one in carried(conn)] == [(5, False), (8, True), (7, True), (6, True)]
+        put(conn, given(9))
+        assert carried(conn) == [dated(9)]
+
+
+def test_a_bundle_has_room_for_what_is_gone(store: Store) -> None:
+    with store.write() as conn:
+        put(conn, given(1), *(given(version, gone=True) for version in range(2, 41)))
+        found = [one.version for one in carried(conn)]
+    assert found == [1, *range(40, 40 - versions.MOST_GONE, -1)] and 8 * len(found) <= 256
+
+
+# --- own versions -----------------------------------------------------------------------------------------------------
+
+
+def own(conn: Connection, version: int, department: str = "", state: str = "active") -> None:
+    """A version in this node's catalogue, the operator's, with its notice."""
+    text = dict.fromkeys(("domain", "keywords", "as_of", "visible_to", "words", "licence"), "")
+    row = {"code": RIGHT.code, "version": version, "name": "people", "schema_json": b"{}", "rows": 900, "state": state}
+    row |= {"content_hash": bytes([version]) * 32, "schema_digest": SCHEMA, "created_ms": 1, "retention_days": 0}
+    conn.execute(insert(datasets).values(**row, **text, department=department, update_days=0, profile=b"{}"))
+    put(conn, given(version))
+
+
+def test_an_own_version_that_was_destroyed_is_not_offered_and_others_hear_of_it(store: Store) -> None:
+    with store.write() as conn:
+        own(conn, 6)
+        own(conn, 7)
+        assert newest(conn) == 7
+        conn.execute(update(datasets).where(datasets.c.version == 7).values(state="destroyed"))
+        assert newest(conn) == 6 and carried(conn) == [dated(6)]  # destroyed before there were words for it
+        for _ in range(2):
+            versions.withdraw(conn, OWNER, "operator", RIGHT.code, 7)
+        versions.withdraw(conn, OWNER, "operator", RIGHT.code, 99)  # never offered
+        assert newest(conn) == 6
+        assert carried(conn) == [dated(6), dated(7, gone=True)]
+        put(conn, given(8))  # offered by a node whose store was set back since: it does not have it
+        assert newest(conn) == 6
+
+
+def vouch(conn: Connection, held: Scenario, *names: str) -> None:
+    """File a scenario and approve it in the operator's name, with the approvals of departments."""
+    application = signed.sign(OFFICER, "scenario", held)
+    digest = book.file(conn, application, FLOORS)
+    approval = signed.sign(OTHER, "approval", Approval(digest, "operator", False, NOW))
+    key = OTHER.public.to_bytes()
+    inside = tuple(DepartmentApproval(name, approval, key) for name in names)
+    record = signed.sign(OWNER, "approval-record", ApprovalRecord(approval, key, inside))
+    book.approve(conn, record, OWNER.public, "operator")
+
+
+def test_a_department_that_was_not_asked_lends_no_version(store: Store) -> None:
+    held = by_rule()
+    with store.write() as conn:
+        own(conn, 5)
+        own(conn, 6, "Health")
+        own(conn, 7, "Social")
+        assert newest(conn) == 5 and departments.allowed(conn, held, "operator") == {""}  # nobody approved yet
+        vouch(conn, held, "Health")
+        vouch(conn, replace(held, purpose="another"), "Health", "Social")
+        assert departments.allowed(conn, held, "operator") == {"", "Health"}
+        assert newest(conn) == 6 and carried(conn, held) == [dated(6)]
+        for version in (6, 7):
+            asked = DatasetRef(RIGHT.code, version)
+            assert (asked in versions.offered(conn, held, [asked])) is (version == 6)
+        versions.withdraw(conn, OWNER, "operator", RIGHT.code, 7)
+        assert carried(conn, held) == [dated(6)]  # nor is it told that there was one
+
+
+def test_admission_refuses_a_version_of_a_department_that_was_not_asked(store: Store) -> None:
+    named = psi(kind=PsiSpec(LEFT, DatasetRef(RIGHT.code, 7), PsiEngine.AUTO))
+    with store.write() as conn:
+        own(conn, 7, "Social")
+        for agreed, is_refused in (((), True), (("Social",), False)):
+            held = replace(by_rule(), nonce=bytes([len(agreed)]) * 16)
+            vouch(conn, held, *agreed)
+            known = replace(knowing(), offered=versions.offered(conn, held, [DatasetRef(RIGHT.code, 7)]))
+            if is_refused:
+                with pytest.raises(PolicyRefused) as refused:
+                    plan(named, known)
+                assert refused.value.tell == REFUSALS["version"]
+            else:
+                assert plan(named, known).parties[1].dataset == DatasetRef(RIGHT.code, 7)

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Integer, LargeBinary, delete, insert, select,
 from test_core_ledger import made
 
 from sandbox import challenges, letters, review, store, wire
-from sandbox import ledger as ledger_module
+from sandbox import materials as ledger_module
 from sandbox.audit import log
 from sandbox.catalog import artefacts, bundles, cache, retention, rotation, vault
 from sandbox.catalog.bundles import HandedIn

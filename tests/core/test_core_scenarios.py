@@ -433,7 +433,7 @@ def test_notices_are_shown_oldest_first(conn: Connection) -> None:
 def test_pages_hold_what_concerns_somebody_and_miss_nothing(conn: Connection) -> None:
     mine = {filed(conn, nonce=bytes([n] * 16), name="mine" if n % 5 == 0 else "other") for n in range(20)}
     found: list[bytes] = []
-    while page := book.listed(conn, found[-1].hex() if found else "", 3, NOW, "bank", lambda one: one.name == "mine"):
+    while page := book.listed(conn, found[-1].hex() if found else "", 3, NOW, concerns=lambda one: one.name == "mine"):
         assert len(page) <= 3
         found += [view.digest for view in page]
     assert len(found) == 4 == len(set(found)) and set(found) < mine and found == sorted(found)
@@ -441,7 +441,7 @@ def test_pages_hold_what_concerns_somebody_and_miss_nothing(conn: Connection) ->
 
 def test_versions_that_a_rule_covers_travel_with_the_scenario(conn: Connection) -> None:
     digest = filed(conn, datasets=(RULED, OPERATOR_USE))
-    offer = VersionNotice(LEFT.code, 3, "bank", b"L" * 32, b"s" * 32, 600, NOW)
+    offer = VersionNotice(LEFT.code, 3, "bank", b"L" * 32, b"s" * 32, 600, 1)
     record = signed.sign(NODES["bank"], "version", offer)
     versions.file(conn, record, NODES["bank"].public, "bank")
     assert book.bundle(conn, digest).versions == (record,)
@@ -535,6 +535,28 @@ def test_the_departments_of_this_nodes_datasets_are_asked_first(conn: Connection
     assert (given.department, given.approver_key) == ("Health", HEALTH_KEY.public.to_bytes())
     book.approve(conn, vouch("bank", yes(digest, "bank"), given), NODES["bank"].public, "bank")
     assert book.view(conn, digest, NOW, "bank").awaiting_departments == ()
+
+
+def test_a_department_that_objects_is_asked_again(conn: Connection) -> None:
+    owned(conn, "Health")
+    digest, other = filed(conn), filed(conn, purpose="another")
+    held = book.application(conn, digest)
+    for one in (digest, other):
+        made = yes(one, "bank", HEALTH_KEY)
+        departments.approve(conn, one, held, "bank", "Health", made, HEALTH_KEY.public)
+    departments.take_back(conn, digest, "Social")
+    assert departments.vouched(conn, digest, held, "bank")
+    departments.take_back(conn, digest, "Health")
+    with pytest.raises(WrongState, match="awaiting the approval of: Health"):
+        departments.vouched(conn, digest, held, "bank")
+    assert departments.vouched(conn, other, held, "bank")
+
+
+def test_departments_are_shown_in_a_list_to_whom_they_concern(conn: Connection) -> None:
+    owned(conn, "Health")
+    mine, other = filed(conn), filed(conn, name="other")
+    views = book.listed(conn, "", 9, NOW, lambda one: "bank" if one.name == "other" else "")
+    assert {view.digest: view.awaiting_departments for view in views} == {mine: (), other: ("Health",)}
 
 
 def test_by_rule_every_versions_department_is_asked(conn: Connection) -> None:
