@@ -24,6 +24,7 @@ from sandbox import signed, wire
 from sandbox.client import Client, Trust
 from sandbox.client.connection import full_name
 from sandbox.demo.nodes import LocalNodes
+from sandbox.errors import NotFound
 from sandbox.home import Home
 from sandbox.keyring import Person
 from sandbox.model import (
@@ -271,7 +272,12 @@ class World:
         client = client or self.officer
         end = time.monotonic() + timeout_s
         while True:
-            view = client.job(job_id)
+            try:
+                view = client.job(job_id)
+            except NotFound:  # another party hears of it a moment after the submitter does
+                assert client is not self.officer and time.monotonic() < end, f"job {job_id} is not known"
+                time.sleep(0.1)
+                continue
             if view.state in ENDED:
                 return view
             assert time.monotonic() < end, f"job {job_id} is {view.state.name}: {view.stages}\n{self.logs()}"
