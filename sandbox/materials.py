@@ -119,13 +119,13 @@ class Materials(Books):
 
     def conditions(self, conn: Connection, spec: JobSpec, standing: Standing | None) -> Conditions:
         """Return what this node knows of itself where engines are chosen."""
-        is_prepared = False
-        if isinstance(spec.kind, PsiSpec) and spec.kind.output is PsiOutput.MEMBERS and standing is not None:
-            refs, now = (spec.kind.left, spec.kind.right), signed.now_ms()
+        is_prepared, kind = False, spec.kind if spec.environment is Environment.PRODUCTION else None
+        if isinstance(kind, PsiSpec) and kind.output is PsiOutput.MEMBERS and standing is not None:
+            refs, now = (kind.left, kind.right), signed.now_ms()
             offered = versions.offered(conn, standing.scenario, refs)
             left, right = (versions.pin(standing.scenario, ref, offered, now) for ref in refs)
             if left is not None and right is not None:
-                name = cache_name(left.owner, right.owner, standing.digest, right.content_hash, spec.environment)
+                name = cache_name(left.owner, right.owner, standing.digest, right.content_hash)
                 is_prepared = cache.known(conn, name)
         settings = self.settings
         return Conditions(

@@ -33,19 +33,28 @@ def find(task: Task) -> Positions:
     """Return, at the left side, the rows that the right has too; empty at the right."""
     left, right = task.party(PartyRole.LEFT), task.party(PartyRole.RIGHT)
     source = next(party.content_hash for party in task.plan.parties if party.node_id == right)
-    name = cache_name(left, right, task.plan.scenario_digest, source, task.plan.environment)
+    name = cache_name(left, right, task.plan.scenario_digest, source)
     return _ask(task, right, name, source) if task.me == left else _tell(task, left, name, source)
 
 
-def cache_name(left: str, right: str, scenario_digest: bytes, source: bytes, environment: Environment) -> str:
+def _held(task: Task, name: str) -> bytes:
+    """Return what is kept; in the test environment nothing is, so that tests push nothing out of its place."""
+    return task.cached(name) if task.plan.environment is Environment.PRODUCTION else b""
+
+
+def _keep(task: Task, name: str, content: bytes, source: bytes) -> None:
+    if task.plan.environment is Environment.PRODUCTION:
+        task.cache(name, content, source)
+
+
+def cache_name(left: str, right: str, scenario_digest: bytes, source: bytes) -> str:
     """Return under what name both sides keep a preparation; ``source`` is the content hash of right's dataset."""
-    parts = [left.encode(), right.encode(), scenario_digest, source, prepared.ENGINE.encode()]
-    context = b"\0".join([*parts, environment.name.encode()])
+    context = b"\0".join([left.encode(), right.encode(), scenario_digest, source, prepared.ENGINE.encode()])
     return tagged("prepared-set", context).hex()
 
 
 def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:
-    held = task.cached(name)
+    held = _held(task, name)
     known = prepared.from_bytes(held) if held else None
     task.send(right, "prepared", known[0].identity if known else b"")
     size, content = task.receive(right, "prepared"), b""
@@ -58,7 +67,7 @@ def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:
     if preparation.rows != task.rows[right]:
         raise ProtocolFailed("a preparation of another number of rows than committed", party=right, stage="compute")
     if content:
-        task.cache(name, content, source)
+        _keep(task, name, content, source)
     digests, rows = digests_of(task, preparation.salt)
     with blaming(right):
         found = prepared.query(
@@ -75,14 +84,14 @@ def _ask(task: Task, right: str, name: str, source: bytes) -> Positions:
 
 
 def _tell(task: Task, left: str, name: str, source: bytes) -> Positions:
-    held = task.cached(name)
+    held = _held(task, name)
     asked = task.receive(left, "prepared")
     if held and asked == _opened(held)[1].identity:
         secret, preparation = _opened(held)
         task.send(left, "prepared", _KNOWN)
     else:
         secret, preparation, content = _prepare(task)
-        task.cache(name, secret + preparation.packed(), source)
+        _keep(task, name, secret + preparation.packed(), source)
         task.send(left, "prepared", len(content).to_bytes(8, "big"))
         for first in range(0, len(content), _PIECE):
             task.send(left, "prepared", content[first : first + _PIECE])
