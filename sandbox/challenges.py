@@ -35,7 +35,6 @@ from sandbox.store import challenges, letters
 
 MOST_DAYS: Final = 90
 FAILED: Final = frozenset({LetterState.REJECTED, LetterState.MISSING})
-_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def ask(conn: Connection, node_key: bytes, job: Job, scenario: Scenario, drawn: 
     """Keep a challenge to the recipient's node of a job, to be sent soon; returns its id."""
     challenge_id = secrets.token_hex(16)
     row = {"party": job.plan.recipient_node, "job_id": job.job_id, "scenario_digest": job.plan.scenario_digest}
-    due_ms = now_ms + max(1, scenario.consent.letter_days) * _DAY_MS
+    due_ms = now_ms + max(1, scenario.consent.letter_days) * signed.DAY_MS
     _insert(conn, node_key, challenge_id, drawn, {**row, "due_ms": due_ms, "created_ms": now_ms}, is_own=True)
     return challenge_id
 
@@ -145,7 +144,7 @@ def take(
     owners = {party.node_id for party in plan.parties if party.dataset is not None} - {here}
     if sender not in owners or plan.recipient_node != here or plan.scenario_digest != notice.scenario_digest:
         raise PolicyRefused(f"{sender} has no letters to ask for of job {notice.job_id}")
-    if plan.environment is not Environment.PRODUCTION or notice.due_ms > now_ms + (MOST_DAYS + 1) * _DAY_MS:
+    if plan.environment is not Environment.PRODUCTION or notice.due_ms > now_ms + (MOST_DAYS + 1) * signed.DAY_MS:
         raise PolicyRefused(f"{sender} asks for letters of a test, or sets no time in reason")
     asked = (challenges.c.job_id == notice.job_id) & (challenges.c.party == sender) & (challenges.c.is_own == 0)
     taken = asked | (challenges.c.challenge_id == notice.challenge_id)
@@ -266,7 +265,7 @@ def _insert(
     people = json.dumps([(one.person, one.evidence.hex()) for one in drawn]).encode()
     nonce = secrets.token_bytes(NONCE_SIZE)
     sealed = nonce + seal(node_key, nonce, people, people_context(challenge_id))
-    state = {"is_own": int(is_own), "revision": 1, "told": 0, "is_suspended": 0, "sealed": sealed}
+    state = {"is_own": int(is_own), "revision": 1, "told": 0, "punished": 0, "sealed": sealed}
     conn.execute(insert(challenges).values(challenge_id=challenge_id, **row, **state))
     blank = {"state": int(LetterState.AWAITED), "digest": b"", "judged_by": ""}
     for number in range(1, len(drawn) + 1):

@@ -6,11 +6,13 @@ Not here:  who may ask for it (api), when it is due by itself (catalog.retention
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Row, update
 
 from sandbox import record, review, signed
 from sandbox.catalog import artefacts, cache, entries, retention, vault
@@ -23,6 +25,16 @@ from sandbox.store import datasets, twins
 
 log = logging.getLogger(__name__)
 Remember = Callable[[Connection], None]
+
+
+def opening(ledger: Ledger, row: Row[Any]) -> dict[str, str]:
+    """Return what a worker opens a version's rows by: the schema, where they lie, and their key."""
+    key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), row.code, row.version)
+    return {
+        "schema": base64.b64encode(bytes(row.schema_json)).decode(),
+        "directory": str(vault.version_dir(ledger.home / "vault", row.code, row.version)),
+        "key": key.hex(),
+    }
 
 
 def destroy(ledger: Ledger, code: str, version: int, actor: str, why: str, remember: Remember) -> int:

@@ -21,6 +21,7 @@ from sandbox.peer.job import JobLinks
 from sandbox.record import Job
 
 log = logging.getLogger(__name__)
+_LAST_BYTES_S = 10.0  # for what an engine that has ended wrote at its end
 READY_S = 180.0  # a cold cluster may need that long; heartbeats tell a slow peer from a dead one
 
 
@@ -67,14 +68,19 @@ class WorkerHost:
 
     @contextlib.asynccontextmanager
     async def attending(self) -> AsyncIterator[None]:
-        """Take messages for the worker; on the way out let go of its engine's links."""
+        """Take messages for the worker; on the way out let go of its engine's links.
+
+        After a stage that succeeded the links end by themselves, when the peers' engines have ended, too.
+        """
         pumps = [asyncio.create_task(self._pump(party)) for party in self._others]
+        patience_s = 0.0
         try:
             yield
+            patience_s = _LAST_BYTES_S
         finally:
             for pump in pumps:
                 pump.cancel()
-            await self._connections.end_relay(self._attempt.link)
+            await self._connections.end_relay(self._attempt.link, patience_s)
 
     async def begin(self) -> None:
         """A worker here has taken the stage: once every party's has, all start, and none waits inside a library."""

@@ -195,7 +195,7 @@ def unpunished(conn: Connection) -> list[Challenge]:
     """Return this node's challenges of which more letters failed than a scenario was suspended for."""
     mine = letters.c.challenge_id == challenges.c.challenge_id
     bad = select(func.count()).where(mine, letters.c.state.in_([int(state) for state in FAILED])).scalar_subquery()
-    query = select(challenges.c.challenge_id).where(challenges.c.is_own == 1, bad > challenges.c.is_suspended)
+    query = select(challenges.c.challenge_id).where(challenges.c.is_own == 1, bad > challenges.c.punished)
     return [find(conn, challenge_id) for challenge_id in conn.scalars(query).all()]
 
 
@@ -223,7 +223,7 @@ def punished(conn: Connection, challenge: Challenge, here: str, now_ms: int) -> 
     if any(one.told.get(here) is not NoticeKind.SUSPENDED for one in charged(conn, challenge, here, now_ms)):
         return False
     mine = challenges.c.challenge_id == challenge.challenge_id
-    conn.execute(update(challenges).where(mine).values(is_suspended=challenge.failures))  # a count, not only whether
+    conn.execute(update(challenges).where(mine).values(punished=challenge.failures))
     return True
 
 

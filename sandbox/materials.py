@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Row, insert, select
 from sandbox import pinned, record, signed, wire
 from sandbox.books import Books
 from sandbox.catalog import artefacts, bundles, cache, vault
-from sandbox.catalog.retention import DAY_MS
 from sandbox.catalog.schema import parse_schema
 from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.crypto import sm2curve
@@ -98,6 +97,7 @@ class Materials(Books):
         models = quota.models(conn, spec.scenario_digest)
         earlier = _earlier(conn, spec)
         brought = earlier.plan.parties if earlier is not None else ()
+        asked = recipe(spec, earlier.recipe if earlier is not None else b"")
         refs = {*named_datasets(spec), *choices.datasets, *(p.dataset for p in brought if p.dataset is not None)}
         return Facts(
             node_id=self.node_id,
@@ -107,12 +107,12 @@ class Materials(Books):
             used=quota.used(conn, spec.scenario_digest, now, models),
             own=_own(conn, {ref.code for ref in refs}),
             earlier=earlier,
+            recipe=asked,
             engines=self._engines(),
             conditions=self.conditions(conn, spec, standing),
             default_deadline_s=self.settings.deadline_s,
-            is_tested=not self.settings.test_before_production
-            or record.was_tested(conn, spec.scenario_digest, recipe(spec, earlier.recipe if earlier else b"")),
-            tests_today=record.tests_since(conn, spec.scenario_digest, now - now % DAY_MS),
+            is_tested=not self.settings.test_before_production or record.was_tested(conn, spec.scenario_digest, asked),
+            tests_today=record.tests_since(conn, spec.scenario_digest, now - now % signed.DAY_MS),
             offered={} if standing is None else versions.offered(conn, standing.scenario, refs),
             bundled=None if standing is None else self.bundled(conn, spec, standing.scenario),
         )

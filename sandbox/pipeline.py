@@ -61,8 +61,7 @@ from sandbox.model import (
     State,
 )
 from sandbox.policy import quota, versions
-from sandbox.policy.admit import Choices, admit, agree, rows_needed
-from sandbox.policy.recipe import recipe
+from sandbox.policy.admit import Choices, Facts, admit, agree, rows_needed
 from sandbox.record import Job
 from sandbox.registry import Registered
 from sandbox.review import is_reviewed
@@ -135,12 +134,13 @@ class Pipeline:
         await _finished(begin())
         return job_id
 
-    def plan(self, conn: Connection, call: Signed, submission: JobSubmission) -> Plan:
-        """Return what ``submit`` would admit, without effect."""
+    def plan(self, conn: Connection, call: Signed, submission: JobSubmission) -> tuple[Plan, Facts]:
+        """Return what ``submit`` would admit, and by which facts; without effect."""
         job_id = record.job_id(call.key_id, submission.spec.request_id)
         facts = self._ledger.facts(conn, call, submission.spec, Choices(self._ledger.node_id))
         facts = replace(facts, is_tested=True)  # what it would do may be known before it was tried
-        return admit(submission.spec, job_id, signed.digest("call", call), facts, Choices(self._ledger.node_id))
+        plan = admit(submission.spec, job_id, signed.digest("call", call), facts, Choices(self._ledger.node_id))
+        return plan, facts
 
     async def take_part(self, proposer: str, proposal: Proposal, remember: Remember) -> Signed:
         """Admit another node's job by this node's own rules; returns this party's signed acceptance."""
@@ -214,8 +214,7 @@ class Pipeline:
         if proposed:
             agree(plan, wire.decode(Plan, proposed), choices.proposer)
         consent = ledger.consent(conn, plan, submission)
-        asked = recipe(submission.spec, facts.earlier.recipe if facts.earlier else b"")
-        job = record.create(conn, call, plan, proposed or wire.encode(plan), asked)
+        job = record.create(conn, call, plan, proposed or wire.encode(plan), facts.recipe)
         told = {"engine": plan.engine, "kind": plan.kind.name.lower()}
         if plan.environment is Environment.PRODUCTION:
             brought = (party.dataset for party in plan.parties if party.dataset is not None)

@@ -53,7 +53,6 @@ MOST_CHECKS = 4096  # of a page; the worst of each kind of check come first
 MOST_HISTORY = 100
 MOST_SAMPLE = 65536  # characters
 MOST_LINES, MOST_LINE = 256, 500  # of what was asked
-_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,9 @@ def _history(conn: Connection, job_id: str, scenario: Scenario) -> list[dict[str
 def hold(conn: Connection, job_id: str, is_here: bool, days: int, now_ms: int) -> None:
     """RUNNING -> HELD."""
     record.move(conn, job_id, State.HELD)
-    conn.execute(insert(reviews).values(job_id=job_id, is_here=is_here, held_ms=now_ms, due_ms=now_ms + days * _DAY_MS))
+    conn.execute(
+        insert(reviews).values(job_id=job_id, is_here=is_here, held_ms=now_ms, due_ms=now_ms + days * signed.DAY_MS)
+    )
 
 
 def held(conn: Connection) -> list[Hold]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from sandbox import wire
 from sandbox.crypto.envelope import sign_payload, verify_payload
@@ -21,6 +21,9 @@ from sandbox.model import Call, CertifiedKey, KeyCard, PeerCard, Signed
 
 T = TypeVar("T")
 PROTOCOL = 1
+
+
+DAY_MS: Final = 86_400_000
 
 
 def now_ms() -> int:

@@ -302,7 +302,7 @@ challenges = Table(
     Column("sealed", LargeBinary, nullable=False),  # the persons, under the node key
     Column("revision", Integer, nullable=False),
     Column("told", Integer, nullable=False),  # the revision that the other node has
-    Column("is_suspended", Integer, nullable=False),  # whether the scenario was suspended for it
+    Column("punished", Integer, nullable=False),  # failures for which the scenario was suspended
 )
 
 letters = Table(

@@ -10,7 +10,6 @@ Errors:    ``WrongState`` for another budget than the version was measured under
 from __future__ import annotations
 
 import asyncio
-import base64
 import shutil
 from collections.abc import Callable
 from typing import Any, Final
@@ -60,13 +59,10 @@ class Twinning:
             known = bytes(held.measurements) if held is not None else b""
             _check_again(order, held)
             making = ledger.home / "twins-making"  # beside the one there is, which stays if this fails
-            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), order.code, order.version)
             ticket = {
+                **custody.opening(ledger, row),
                 "code": order.code,
                 "version": order.version,
-                "schema": base64.b64encode(bytes(row.schema_json)).decode(),
-                "directory": str(vault.version_dir(ledger.home / "vault", order.code, order.version)),
-                "key": key.hex(),
                 "place": str(making),
                 "test_key": twin_key(ledger.home).hex(),
                 "epsilon_milli": order.epsilon_milli,
@@ -107,11 +103,16 @@ class Twinning:
                 await asyncio.to_thread(shutil.rmtree, making, ignore_errors=True)
 
 
+def check_budget(epsilon_milli: int, is_optional: bool = False) -> None:
+    """Raise ``InvalidSpec`` for a privacy budget under which nothing is measured here."""
+    if not (1 <= epsilon_milli <= MOST_EPSILON_MILLI or (is_optional and epsilon_milli == 0)):
+        raise InvalidSpec(tell=f"epsilon_milli must be 1 to {MOST_EPSILON_MILLI}")
+
+
 def _check_again(order: TwinOrder, held: Row[Any] | None) -> None:
     """A version is measured once, and its twin has always the same rows: jobs in the test environment build on them."""
     if held is None:
-        if not 1 <= order.epsilon_milli <= MOST_EPSILON_MILLI:
-            raise InvalidSpec(tell=f"epsilon_milli must be 1 to {MOST_EPSILON_MILLI}")
+        check_budget(order.epsilon_milli)
     elif order.epsilon_milli not in (0, held.epsilon_milli):
         raise WrongState(
             tell=f"this version was measured under a budget of {held.epsilon_milli} thousandths already",

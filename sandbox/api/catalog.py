@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from sandbox.api import uploads
 from sandbox.api.edge import Caller, Edge, Request
 from sandbox.api.jobs import page
 from sandbox.catalog import entries, sample_rows, vault
+from sandbox.catalog.csv_text import ENCODINGS
 from sandbox.catalog.intake import read_table
 from sandbox.catalog.registration import make_code
 from sandbox.catalog.schema import DatasetVersion, parse_schema
@@ -27,7 +27,7 @@ from sandbox.catalog.survey import Survey, refuse_low
 from sandbox.catalog.test_rows import TWINS, twin_key
 from sandbox.chores import chore
 from sandbox.crypto.sm3 import hkdf
-from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, Unavailable, WrongState
+from sandbox.errors import AlreadyExists, InvalidSpec, NotFound, PolicyRefused, SandboxError, Unavailable, WrongState
 from sandbox.exchange import Exchange
 from sandbox.footprint import give_back
 from sandbox.ledger import Ledger
@@ -43,12 +43,11 @@ from sandbox.model import (
 from sandbox.policy import versions
 from sandbox.registry import ROLES
 from sandbox.store import datasets, twins
-from sandbox.twinning import Twinning
+from sandbox.twinning import Twinning, check_budget
 from sandbox.v1 import catalog_pb2, catalog_pb2_grpc
 
 OWNERS = frozenset({"owner", "department"})
 MAX_UPLOAD = 64 << 30
-ENCODINGS = ("utf-8", "gb18030")
 _PREFIX = "/sandbox.v1.CatalogService/"
 CHUNK = 1 << 20
 MOST_DOWNLOADS = 8  # of twins at once
@@ -90,7 +89,10 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 await asyncio.to_thread(shutil.rmtree, folder)
             self._tell(view.code)
             if budget := opened.body.twin_epsilon_milli:
-                view = await self._make_twin(TwinOrder(view.code, view.version, budget), opened.caller)
+                try:
+                    view = await self._make_twin(TwinOrder(view.code, view.version, budget), opened.caller)
+                except SandboxError as error:
+                    raise _registered_without_twin(view, error) from error
             return catalog_pb2.RegisterDatasetResponse(dataset=wire.to_proto(view))
 
         return await self._edge.unary(context, register)
@@ -120,7 +122,8 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             raise InvalidSpec(tell=f"an upload has at most {MAX_UPLOAD} bytes")
         _check_department(opened.caller, body.department)
         entries.check(body, ENCODINGS)
-        parse_schema(body.schema_json)
+        Survey(parse_schema(body.schema_json), body.as_of, body.update_days)  # refuses a day that is none
+        check_budget(body.twin_epsilon_milli, is_optional=True)
         uploads.check_room(self._run, size)
         await asyncio.to_thread(self._edge.spend_nonce, opened, False)
         return opened
@@ -301,13 +304,8 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
                 return row
 
             row = await ledger.write(enter)
-            key = vault.unwrap(ledger.keys.node_key, bytes(row.wrapped_key), code, version)
-            order = {
-                "schema": base64.b64encode(bytes(row.schema_json)).decode(),
-                "directory": str(vault.version_dir(ledger.home / "vault", code, version)),
-                "key": key.hex(),
-                "secret": hkdf(ledger.keys.population_key, b"", b"masking", 32).hex(),
-            }
+            secret = hkdf(ledger.keys.population_key, b"", b"masking", 32).hex()
+            order = {**custody.opening(ledger, row), "secret": secret}
             rows = await chore(self._exchange.runner, "sample", order)
             return catalog_pb2.SampleDatasetResponse(rows=rows)
 
@@ -355,6 +353,17 @@ def twins_of(conn: Connection, code: str, version: int) -> bytes:
     if found is None:
         raise NotFound(tell=f"dataset {code} version {version} has no twin", hint="ask its owner to make one")
     return bytes(found)
+
+
+def _registered_without_twin(view: DatasetView, error: SandboxError) -> SandboxError:
+    """Say that the rows are here all the same: to upload them again would be refused."""
+    return type(error)(
+        str(error),
+        tell=f"{view.code} version {view.version} is registered, its twin could not be made: {error.tell}",
+        party=error.party,
+        stage=error.stage,
+        hint=f"sandbox dataset twin {view.code} {view.version} --epsilon ...; do not upload the rows again",
+    )
 
 
 def _check_department(caller: Caller, department: str) -> None:

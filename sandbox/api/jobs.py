@@ -16,9 +16,6 @@ from sandbox.estimate import estimate
 from sandbox.ledger import Ledger
 from sandbox.model import ENDED, JobQuery, JobSubmission, JobView, ListQuery, ResultHead, State
 from sandbox.pipeline import Pipeline
-from sandbox.policy import book
-from sandbox.policy.admit import built_on
-from sandbox.policy.recipe import recipe
 from sandbox.store import results
 from sandbox.v1 import job_pb2, job_pb2_grpc
 
@@ -42,11 +39,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             opened = self._edge.open(request, _PREFIX + "PlanJob", JobSubmission, SUBMITTERS)
             self._edge.spend_nonce(opened)
             with self._ledger.store.read() as conn:
-                planned = self._pipeline.plan(conn, opened.call, opened.body)
-                spec = opened.body.spec
-                conditions = self._ledger.conditions(conn, spec, book.standing(conn, spec.scenario_digest))
-                asked = recipe(spec, record.recipe_of(conn, built_on(spec)) if built_on(spec) else b"")
-                view = estimate(conn, planned, spec, self._ledger.settings.round_floor, conditions, asked)
+                planned, facts = self._pipeline.plan(conn, opened.call, opened.body)
+                floor = self._ledger.settings.round_floor
+                view = estimate(conn, planned, opened.body.spec, floor, facts.conditions, facts.recipe)
             return job_pb2.PlanJobResponse(plan=wire.to_proto(view))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(plan))

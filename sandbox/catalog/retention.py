@@ -6,13 +6,10 @@ Not here:  destroying them (``vault.destroy``, with its receipt in the log).
 
 from __future__ import annotations
 
-from typing import Final
-
 from sqlalchemy import BigInteger, Connection, cast, select
 
+from sandbox import signed
 from sandbox.store import datasets
-
-DAY_MS: Final = 86_400_000
 
 
 def due(conn: Connection, now_ms: int) -> list[tuple[str, int]]:
@@ -20,7 +17,7 @@ def due(conn: Connection, now_ms: int) -> list[tuple[str, int]]:
 
     A retention of 0 days has no end.
     """
-    end = datasets.c.created_ms + cast(datasets.c.retention_days, BigInteger) * DAY_MS
+    end = datasets.c.created_ms + cast(datasets.c.retention_days, BigInteger) * signed.DAY_MS
     found = select(datasets.c.code, datasets.c.version).where(
         datasets.c.state == "active", datasets.c.retention_days > 0, end <= now_ms
     )

@@ -23,6 +23,21 @@ SchemaFile = Annotated[Path, typer.Option(help="The schema.json of the data.", e
 NewFile = Annotated[Path, typer.Option(help="New file to write.")]
 Department = Annotated[str, typer.Option(help="Source department that owns the data. (default: the operator)")]
 Domain = Annotated[str, typer.Option(help="For example 社保 or transport.")]
+Name = Annotated[str, typer.Option(help="The same name again makes a new version.")]
+Licence = Annotated[str, typer.Option(help="Terms under which the data may be used.")]
+RetentionDays = Annotated[int, typer.Option(help="0: until it is destroyed.", min=0)]
+Keywords = Annotated[list[str] | None, typer.Option(help="To be found by; may be given several times.")]
+UpdateDays = Annotated[int, typer.Option(help="A new version is due after so many days; 0: not told.", min=0)]
+AsOf = Annotated[str, typer.Option(help="The day the rows describe, or the date column that says it.")]
+VisibleTo = Annotated[
+    list[str] | None, typer.Option(help="An organisation that may see the entry; none: everybody registered.")
+]
+GradesConfirmed = Annotated[
+    bool, typer.Option("--grades-confirmed", help="Keep grades that look too low; you looked at them.")
+]
+TwinEpsilon = Annotated[
+    float, typer.Option(help="Make the synthetic twin at once, under this privacy budget; 0: later.", min=0)
+]
 After = Annotated[str, typer.Option(help="The last CODE or CODE/VERSION of the page before.")]
 Limit = Annotated[int, typer.Option(help="Entries on a page; 0: as many as the node likes.", min=0, max=500)]
 COLUMNS = ("code", "version", "name", "owner", "department", "domain", "rows", "state", "created_ms")
@@ -58,24 +73,18 @@ def register(
     session: Session,
     file: Annotated[Path, typer.Argument(help="Parquet or CSV, or a folder of either.", exists=True)],
     schema: SchemaFile,
-    name: Annotated[str, typer.Option(help="The same name again makes a new version.")],
-    licence: Annotated[str, typer.Option(help="Terms under which the data may be used.")] = "",
-    retention_days: Annotated[int, typer.Option(help="0: until it is destroyed.", min=0)] = 0,
+    name: Name,
+    licence: Licence = "",
+    retention_days: RetentionDays = 0,
     encoding: Annotated[str, typer.Option(help="Of CSV: utf-8 or gb18030.")] = "utf-8",
     department: Department = "",
     domain: Domain = "",
-    keyword: Annotated[list[str] | None, typer.Option(help="To be found by; may be given several times.")] = None,
-    update_days: Annotated[int, typer.Option(help="A new version is due after so many days; 0: not told.", min=0)] = 0,
-    as_of: Annotated[str, typer.Option(help="The day the rows describe, or the date column that says it.")] = "",
-    visible_to: Annotated[
-        list[str] | None, typer.Option(help="An organisation that may see the entry; none: everybody registered.")
-    ] = None,
-    grades_confirmed: Annotated[
-        bool, typer.Option("--grades-confirmed", help="Keep grades that look too low; you looked at them.")
-    ] = False,
-    twin_epsilon: Annotated[
-        float, typer.Option(help="Make the synthetic twin at once, under this privacy budget; 0: later.", min=0)
-    ] = 0.0,
+    keyword: Keywords = None,
+    update_days: UpdateDays = 0,
+    as_of: AsOf = "",
+    visible_to: VisibleTo = None,
+    grades_confirmed: GradesConfirmed = False,
+    twin_epsilon: TwinEpsilon = 0.0,
 ) -> Any:
     """Upload one dataset version to your node, which checks and seals it."""
     terms = _terms(
@@ -89,27 +98,21 @@ def import_(
     session: Session,
     query: Annotated[str, typer.Argument(help="One SELECT.")],
     schema: SchemaFile,
-    name: Annotated[str, typer.Option(help="The same name again makes a new version.")],
+    name: Name,
     database: Annotated[
         str,
         typer.Option(envvar="SANDBOX_SOURCE", help="postgresql://... ; better in the environment: it has a password."),
     ],
-    licence: Annotated[str, typer.Option(help="Terms under which the data may be used.")] = "",
-    retention_days: Annotated[int, typer.Option(help="0: until it is destroyed.", min=0)] = 0,
+    licence: Licence = "",
+    retention_days: RetentionDays = 0,
     department: Department = "",
     domain: Domain = "",
-    keyword: Annotated[list[str] | None, typer.Option(help="To be found by; may be given several times.")] = None,
-    update_days: Annotated[int, typer.Option(help="A new version is due after so many days; 0: not told.", min=0)] = 0,
-    as_of: Annotated[str, typer.Option(help="The day the rows describe, or the date column that says it.")] = "",
-    visible_to: Annotated[
-        list[str] | None, typer.Option(help="An organisation that may see the entry; none: everybody registered.")
-    ] = None,
-    grades_confirmed: Annotated[
-        bool, typer.Option("--grades-confirmed", help="Keep grades that look too low; you looked at them.")
-    ] = False,
-    twin_epsilon: Annotated[
-        float, typer.Option(help="Make the synthetic twin at once, under this privacy budget; 0: later.", min=0)
-    ] = 0.0,
+    keyword: Keywords = None,
+    update_days: UpdateDays = 0,
+    as_of: AsOf = "",
+    visible_to: VisibleTo = None,
+    grades_confirmed: GradesConfirmed = False,
+    twin_epsilon: TwinEpsilon = 0.0,
 ) -> Any:
     """Register the rows of a query to a PostgreSQL database, read from this machine."""
     from sandbox.catalog.schema import read_schema

@@ -137,9 +137,9 @@ class JobLinks:
         self._check()
         await self._relay.listen(directory, self.peers, part, fail)
 
-    async def end_relay(self, part: int) -> None:
-        """Let go of one engine's links before the exit."""
-        await self._relay.leave(part)
+    async def end_relay(self, part: int, patience_s: float = 0.0) -> None:
+        """Let go of one engine's links before the exit, at once or when its last bytes are with the peers."""
+        await self._relay.leave(part, patience_s)
 
     async def abort(self, failure: Failure) -> None:
         """Tell every peer that has not itself stopped that this side did, in at most 1 s, and close."""

@@ -51,11 +51,13 @@ class _Part:
     servers: list[tuple[asyncio.Server, Path]] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def close(self) -> None:
+    async def close(self, patience_s: float) -> None:
         for server, path in self.servers:
             server.close()
             path.unlink(missing_ok=True)
         self.directory.cancel()
+        if self.tasks and patience_s:
+            await asyncio.wait(self.tasks, timeout=patience_s)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -101,11 +103,16 @@ class Relay:
             mine.servers.append((server, path))
         mine.directory.set_result(directory)
 
-    async def leave(self, part: int) -> None:
-        """Let go of one engine's links; the number may be used again."""
+    async def leave(self, part: int, patience_s: float = 0.0) -> None:
+        """Let go of one engine's links; the number may be used again.
+
+        Args:
+            patience_s: how long an engine's last bytes may take to the peer. An engine that has its result has written
+                all, which does not mean that all is read here: cut now, the peer's engine would miss the end.
+        """
         mine = self._parts.pop(part, None)
         if mine is not None:
-            await mine.close()
+            await mine.close(patience_s)
 
     def expect(self, peer: str) -> None:
         """Refuse one connection more than a peer's engine needs.

@@ -133,6 +133,7 @@ class Facts:
     used: Used
     own: Mapping[DatasetRef, OwnDataset]
     earlier: Earlier | None
+    recipe: bytes  # of the job, as this node derives it: SM3
     engines: Mapping[str, str]  # engine -> "" or why it cannot run here
     conditions: Conditions
     default_deadline_s: int

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
+from sandbox import signed
 from sandbox.kinds.distinct import merged, most
-from sandbox.policy.quota import ALL_DAYS, DAY_MS
+from sandbox.policy.quota import ALL_DAYS
 from sandbox.store import people_counts, unknown_people
 
 
@@ -72,12 +73,12 @@ def count(conn: Connection, scenario_digest: bytes, sketch: bytes, now_ms: int) 
 
 def told(conn: Connection, scenario_digest: bytes, now_ms: int) -> Told:
     """Return how many a scenario's jobs told of so far."""
-    return Told(_sum(conn, scenario_digest, now_ms // DAY_MS), _sum(conn, scenario_digest, ALL_DAYS))
+    return Told(_sum(conn, scenario_digest, now_ms // signed.DAY_MS), _sum(conn, scenario_digest, ALL_DAYS))
 
 
 def _begin(conn: Connection, scenario_digest: bytes, now_ms: int) -> tuple[int, int]:
     """Return what is counted for: today, and all days. Of the days before only those of all days are kept."""
-    today = now_ms // DAY_MS
+    today = now_ms // signed.DAY_MS
     for table in (people_counts, unknown_people):
         is_past = (table.c.day != ALL_DAYS) & (table.c.day < today)
         conn.execute(delete(table).where(table.c.scenario_digest == scenario_digest, is_past))

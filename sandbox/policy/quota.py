@@ -27,13 +27,12 @@ from sandbox.policy import privacy, spending
 from sandbox.policy.admit import Used
 from sandbox.store import jobs, model_uses, usage, usage_sums
 
-DAY_MS: Final = 86_400_000
 ALL_DAYS: Final = -1
 
 
 def used(conn: Connection, scenario_digest: bytes, now_ms: int, models: frozenset[str]) -> Used:
     """Return what the scenario has reserved and spent at this node; ``models`` are those its score jobs named."""
-    today = now_ms // DAY_MS
+    today = now_ms // signed.DAY_MS
     mine = (usage_sums.c.scenario_digest == scenario_digest) & usage_sums.c.day.in_((today, ALL_DAYS))
     sums = {row.day: (int(row.calls), int(row.rows)) for row in conn.execute(select(usage_sums).where(mine))}
     calls, rows = sums.get(ALL_DAYS, (0, 0))
@@ -56,7 +55,7 @@ def models(conn: Connection, scenario_digest: bytes) -> frozenset[str]:
 
 def reserve(conn: Connection, job_id: str, scenario_digest: bytes, rows: int, now_ms: int) -> None:
     """Reserve one call and its rows, and of a score its model, in the transaction that made the job's row."""
-    model, day = _model_of(conn, job_id), now_ms // DAY_MS
+    model, day = _model_of(conn, job_id), now_ms // signed.DAY_MS
     line = {"job_id": job_id, "scenario_digest": scenario_digest, "day": day, "calls": 1, "rows": rows}
     conn.execute(insert(usage).values(**line, state="reserved", model=model))
     _count(conn, scenario_digest, day, 1, rows)

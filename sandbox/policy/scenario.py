@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 
+from sandbox import signed
 from sandbox.completeness import complete
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
@@ -25,7 +26,7 @@ from sandbox.model import JobKind, NoticeKind, OutputClass, Scenario
 from sandbox.policy.terms import check_confined, check_consent, check_datasets, check_quota, check_totals, need
 
 _COEFFICIENT = re.compile(r"0(\.[0-9]{1,6})?|1(\.0{1,6})?")
-_LONGEST_MS = 3 * 366 * 86_400_000
+_LONGEST_MS = 3 * 366 * signed.DAY_MS
 STOPPED = frozenset({"suspended", "amended", "revoked"})  # what ran under it is cancelled
 ENDED = frozenset({"amended", "expired", "revoked"})  # nothing will run under it again
 

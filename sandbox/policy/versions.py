@@ -29,7 +29,6 @@ from sandbox.store import datasets, scenarios, versions
 log = logging.getLogger(__name__)
 MOST_GONE = 31  # notices of one dataset that a bundle carries beside the newest version: eight times 32 are its bound
 _AHEAD_MS = 120_000  # another's clock may be
-_DAY_MS = 86_400_000
 
 
 def file(conn: Connection, record: Signed, node: PublicKey, party: str) -> VersionNotice:
@@ -159,7 +158,7 @@ def pin(
                 return use
         elif (notice := known.get(ref)) is not None and notice.schema_digest == use.schema_digest:
             age_ms = now_ms - notice.created_ms
-            is_fresh = not use.max_age_days or -_AHEAD_MS <= age_ms <= use.max_age_days * _DAY_MS
+            is_fresh = not use.max_age_days or -_AHEAD_MS <= age_ms <= use.max_age_days * signed.DAY_MS
             if is_fresh and notice.owner == use.owner and not notice.gone:
                 return replace(use, version=notice.version, content_hash=notice.content_hash, rows=notice.rows)
     return None

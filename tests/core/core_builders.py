@@ -209,6 +209,7 @@ def facts(**changes: Any) -> Facts:
         used=Used(0, 0, 0, frozenset()),
         own={LEFT: OwnDataset(b"L" * 32, 600, True)},
         earlier=None,
+        recipe=b"R" * 32,
         engines=dict.fromkeys(ENGINES, ""),
         conditions=Conditions(),
         default_deadline_s=900,

@@ -321,6 +321,53 @@ def test_a_link_that_comes_before_its_part_waits_for_it() -> None:
     asyncio.run(work())
 
 
+def test_what_an_engine_wrote_before_it_ended_arrives_though_its_part_is_let_go_at_once() -> None:
+    told: list[Any] = []
+    heard: list[bytes] = []
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while some := await reader.read(1 << 20):
+            heard.append(some)
+            await asyncio.sleep(0.02)
+        heard.append(b"end")
+        writer.close()
+
+    async def work() -> None:
+        async with in_parts(1, told.append) as (jobs, places), engine_at(places["bank", 0], slow):
+            _, writer = await dial(places["gov", 0], "bank")
+            writer.write(bytes(8 << 20))
+            await writer.drain()
+            writer.close()
+            await jobs[0].end_relay(0, 20.0)
+            assert sum(map(len, heard[:-1])) == 8 << 20
+            assert heard[-1] == b"end"
+            assert not told
+            assert not any(each.broken.done() for each in jobs)
+
+    asyncio.run(work())
+
+
+def test_a_part_whose_peer_never_ends_is_let_go_after_a_while() -> None:
+    async def work() -> None:
+        over = asyncio.Event()
+
+        async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await over.wait()
+            writer.close()
+
+        async with in_parts(1, [].append) as (jobs, places), engine_at(places["bank", 0], hold):
+            _, writer = await dial(places["gov", 0], "bank")
+            await asyncio.sleep(0.2)
+            writer.close()
+            began = asyncio.get_running_loop().time()
+            await jobs[0].end_relay(0, 0.5)
+            assert 0.4 < asyncio.get_running_loop().time() - began < 30
+            over.set()
+            await asyncio.sleep(0.1)
+
+    asyncio.run(work())
+
+
 def test_letting_go_of_one_part_ends_its_links_and_no_other() -> None:
     told: list[Any] = []
 
