@@ -28,10 +28,10 @@ venv: $(VENV)/.dev  ## .venv with everything that demo, tests and checks need
 demo: $(VENV)/.run  ## run the main job: three nodes on this machine, one joint credit score
 	@$(BIN)/python -m sandbox demo
 
-test: $(VENV)/.dev  ## every test but those marked `long`, with branch coverage
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" --cov --cov-report=term:skip-covered
+test: $(VENV)/.dev  ## every test but those marked `long`
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not long"
 
-test-all: $(VENV)/.dev  ## every test
+test-all: $(VENV)/.dev  ## every test, with branch coverage also of the nodes
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
 check: format-check lint types layers buf house  ## formatting, lint, types, import directions, wire, documents

@@ -200,7 +200,12 @@ class Runner:
                     "_temp_dir": str(temporary),
                 }
             try:
-                ray.init(**options)
+                try:
+                    ray.init(**options)
+                except Exception as error:  # Ray gives itself 30 s, which a busy machine may miss
+                    log.warning("ray did not start at the first try: %s", type(error).__name__)
+                    ray.shutdown()
+                    ray.init(**options)
                 self._task = ray.remote(max_retries=0)(worker.enter)
                 warm = ray.remote(max_retries=0, num_cpus=0)(worker.warm)
                 ray.get(warm.remote(), timeout=120)
