@@ -59,6 +59,14 @@ class _Host:
         """Refuse: nothing is kept for it."""
         raise JobFailed("a worker outside any job keeps something else")
 
+    async def quote(self, nonce: bytes, key: bytes) -> bytes:
+        """Refuse: no enclave is made for it."""
+        raise JobFailed("a worker outside any job wants a quote")
+
+    async def grant_rows(self, quote: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Refuse: rows go nowhere."""
+        raise JobFailed("a worker outside any job wants to give rows away")
+
     async def send(self, party: str, label: str, body: bytes) -> None:
         """Refuse: there are no other parties."""
         raise JobFailed("a worker outside any job wants to send")

@@ -440,12 +440,16 @@ class Wires:
             "spec_size": len(spec),
         }
         documents = plan + spec + wire.encode(self._ledger.scenario(self._job.plan))
-        host = WorkerHost(self._ledger, self._job, self._connections, attempt, when_all_are_ready, fail)
+        host = WorkerHost(
+            self._ledger, self._job, self._connections, attempt, when_all_are_ready, fail, self._exchange.identity
+        )
         async with host.attending():
             stage = self._exchange.runner.stage(name, self._job.plan.kind, ticket, documents, host)
             done = await self._unless_broken(stage)
         if PRINTED in done.figures:
             log.info("job %s: the code printed %d bytes; dropped", self._job.job_id, done.figures[PRINTED])
+        if name == "compute" and self._ledger.runs_code(self._job):
+            await self._ledger.wiped(self._job)
         return done
 
     async def _unless_broken(self, action: Awaitable[T]) -> T:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import wire
+from sandbox.crypto.sm2 import PublicKey
 from sandbox.errors import DeadlinePassed, SandboxError
 from sandbox.ledger import Ledger
 from sandbox.model import ControlMessage
@@ -56,11 +57,14 @@ class WorkerHost:
         attempt: Attempt,
         when_all_are_ready: Callable[[], Awaitable[None]] | None,
         fail: Callable[[SandboxError], None] | None,
+        identity: Callable[[str], PublicKey],
     ) -> None:
         """Args:
         when_all_are_ready: called once a worker of every party has the stage; None for a stage that is this node's own.
         fail: told what broke a link of this worker's engine; by default that breaks the job.
+        identity: the pinned identity key of a party.
         """
+        self._identity = identity
         self._ledger, self._job, self._connections, self._attempt = ledger, job, connections, attempt
         self._when_all_are_ready, self._fail = when_all_are_ready, fail
         self._others: Sequence[str] = connections.peers
@@ -111,6 +115,15 @@ class WorkerHost:
     async def cache(self, name: str, content: bytes, source: bytes) -> None:
         """Keep something for later jobs."""
         await self._ledger.cache(name, content, source)
+
+    async def quote(self, nonce: bytes, key: bytes) -> bytes:
+        """Quote the enclave that the worker made a key for."""
+        return await self._ledger.quote(self._job, nonce, key)
+
+    async def grant_rows(self, quote: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Decide on the enclave of the scenario, and return the data key sealed for it."""
+        enclave = self._ledger.scenario(self._job.plan).enclave
+        return await self._ledger.grant_rows(self._job, self._identity(enclave), quote, nonce, key)
 
     async def send(self, party: str, label: str, body: bytes) -> None:
         """Send to the worker at another party."""

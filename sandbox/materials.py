@@ -30,7 +30,7 @@ from sandbox.errors import (
     Unavailable,
     WrongState,
 )
-from sandbox.kinds import KINDS, confined
+from sandbox.kinds import KINDS, confined, joint
 from sandbox.kinds import model as own_code
 from sandbox.kinds.kind import Conditions, Kind
 from sandbox.kinds.prepared import cache_name
@@ -249,13 +249,13 @@ class Materials(Books):
         Raises:
             PolicyRefused: the scenario does not let this place open rows.
         """
-        if not isinstance(job.spec.kind, ModelSpec):
+        if not isinstance(job.spec.kind, ModelSpec) or not self.runs_code(job):
             return {}
         measurement, level = job.spec.kind.bundle, confined.level_of(job.plan)
         quote = await asyncio.to_thread(enclaves.quoted, self.keys, level, measurement)
         facts = {fact.name: fact.value for fact in broker.facts(quote)}
         try:
-            enclaves.release(quote, self.scenario(job.plan))
+            enclaves.release(quote, self.scenario(job.plan), measurement)
         except PolicyRefused:
             await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
             raise
@@ -267,6 +267,51 @@ class Materials(Books):
 
         place = await self.write(enter)
         return {"path": str(place.path), "key": place.key.hex(), "runtime": quote.runtime.hex()}
+
+    def runs_code(self, job: Job) -> bool:
+        """Whether it is in this node's jail that a job's code or statement runs."""
+        if job.plan.kind not in confined.KINDS:
+            return False
+        return self.node_id == (joint.host(job.spec, self.scenario(job.plan)) or job.plan.parties[0].node_id)
+
+    async def quote(self, job: Job, nonce: bytes, key: bytes) -> bytes:
+        """Quote the enclave of a job: its key was made by the worker that runs it."""
+        level, program = confined.level_of(job.plan), confined.program_of(job.spec)
+        return await asyncio.to_thread(enclaves.quote, self.keys, level, nonce, program, key)
+
+    async def grant_rows(self, job: Job, root: PublicKey, text: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Decide whether the other owner's enclave may open this owner's rows, and enter what was decided.
+
+        Args:
+            root: the identity key of the enclave's node.
+            text: its quote.
+            nonce: what this node's worker asked it with.
+            key: the data key, which is returned sealed for the enclave.
+
+        Raises:
+            PolicyRefused: it may not.
+        """
+        with self.store.read() as conn:
+            standing = book.standing(conn, job.plan.scenario_digest)
+        if standing is None:
+            raise JobFailed("the scenario is not here any more")
+        scenario, given = standing.scenario, standing.approved_by.get(self.node_id)
+        is_accepted = scenario.accepts_simulated and given is not None and given.simulated
+        quote = await asyncio.to_thread(enclaves.read, text, nonce, root)
+        facts = {fact.name: fact.value for fact in broker.facts(quote)} | {"enclave": scenario.enclave}
+        try:
+            allowed = enclaves.approved(scenario, confined.program_of(job.spec), is_accepted)
+            grant = broker.grant_key(key, quote, allowed)
+        except PolicyRefused:
+            await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
+            raise
+        await self.write(lambda conn: self.enter(conn, "key-released", job, facts))
+        return grant.sealed
+
+    async def wiped(self, job: Job) -> None:
+        """Enter that nothing is left of where a job's code ran: its worker has ended in order."""
+        facts = {"scratch": "wiped", "program": confined.program_of(job.spec).hex(), "isolation": job.plan.isolation}
+        await self.write(lambda conn: self.enter(conn, "enclave-wiped", job, facts))
 
     async def console(self, job: Job) -> bytes:
         """Return what a merchant's code printed while it was tried on twins.

@@ -437,6 +437,8 @@ class Scenario:
     isolation: Annotated[str, Size(0, 16)] = ""
     outline: Outline | None = None
     amends: MaybeDigest = b""
+    enclave: Annotated[str, Size(0, 64)] = ""
+    runtimes: Annotated[tuple[Digest, ...], Size(0, 16)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -634,19 +636,21 @@ class AggregateSpec:
 
 @dataclass(frozen=True, slots=True)
 class QuerySpec:
-    """One SELECT over a data owner's authorised columns."""
+    """One SELECT over a data owner's authorised columns, or over those of two owners, row by row as aligned."""
 
-    dataset: DatasetRef
+    dataset: DatasetRef | None
     sql: Annotated[str, Size(1, 16384)]
+    alignment: Annotated[str, Size(0, 32)] = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """The merchant's own code over a data owner's authorised columns."""
+    """The merchant's own code over a data owner's authorised columns, or over those of two owners, as aligned."""
 
-    dataset: DatasetRef
+    dataset: DatasetRef | None
     bundle: Digest
     params: Annotated[str, Size(2, 65536)] = "{}"
+    alignment: Annotated[str, Size(0, 32)] = ""
 
 
 @dataclass(frozen=True, slots=True)

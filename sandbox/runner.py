@@ -61,6 +61,12 @@ class Host(Protocol):
     async def receive(self) -> tuple[str, str, bytes]:
         """Return the next (party, label, body) for this worker."""
 
+    async def quote(self, nonce: bytes, key: bytes) -> bytes:
+        """Quote the enclave that the worker made a key for."""
+
+    async def grant_rows(self, quote: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Decide on another node's enclave, and return the data key sealed for it."""
+
     async def progress(self, done: int, total: int) -> None:
         """Take note of progress."""
 
@@ -265,6 +271,10 @@ async def _attend(
                     answer = await host.cached(head["name"])
                 elif op == "cache":
                     await host.cache(head["name"], body, bytes.fromhex(head["source"]))
+                elif op == "quote":
+                    answer = await host.quote(bytes.fromhex(head["nonce"]), body)
+                elif op == "grant":
+                    answer = await host.grant_rows(bytes.fromhex(head["quote"]), bytes.fromhex(head["nonce"]), body)
                 elif op == "relay":
                     await host.relay(Path(head["path"]))
                 elif op == "done" and not outcome.done():

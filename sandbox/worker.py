@@ -41,7 +41,9 @@ from sandbox.tee_sim.attest import measure_runtime
 from sandbox.workspace import Channel, Workspace
 
 # What workers of different parties may say to each other.
-LABELS = frozenset(("engine", "held", "shape", "size", "key", "seed", "counts", "cipher", "masked", "prepared"))
+LABELS = frozenset(("engine", "held", "shape", "size", "key", "seed", "counts", "cipher", "masked", "prepared")) | {
+    *("nonce", "quote", "grant", "shared", "judged"),
+}
 MOST_WAITING = 64 << 20  # bytes
 
 Chore = Callable[[dict[str, Any], bytes], bytes]  # what a node has done with rows outside a job
@@ -239,6 +241,14 @@ class Assignment:
     def channel(self, party: str) -> Channel:
         """Return a two-way channel to the same job's worker at another party."""
         return _DeskChannel(self, party)
+
+    def quote(self, nonce: bytes, key: bytes) -> bytes:
+        """Have this node quote an enclave made here."""
+        return self._ask({"op": "quote", "nonce": nonce.hex()}, key)
+
+    def grant_rows(self, quote: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Have this node decide on the other owner's enclave; return the data key sealed for it."""
+        return self._ask({"op": "grant", "quote": quote.hex(), "nonce": nonce.hex()}, key)
 
     def progress(self, done: int, total: int) -> None:
         """Say how far it is."""

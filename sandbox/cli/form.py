@@ -55,7 +55,21 @@ _TOP: tuple[_Row, ...] = (
         "The least that must stand around merchant code: confined, unprivileged, narrowed.",
         "商户代码的最低隔离等级。",
     ),
-    ("#accepts_simulated = false", "Whether rows may enter a simulated enclave.", "是否接受模拟可信执行环境。"),
+    (
+        '#enclave = ""',
+        "Of queries and models over an alignment: the owner's node at which both owners' rows meet.",
+        "跨方查询与模型：双方数据汇合计算所在的数据方节点。",
+    ),
+    (
+        "#accepts_simulated = false",
+        "Whether another owner's rows may enter that enclave, which is simulated.",
+        "是否接受他方数据进入该模拟可信执行环境。",
+    ),
+    (
+        "#runtimes = []",
+        "Runtimes that may open rows; none: each node's own.",
+        "允许解封数据的运行环境度量；不填为各节点自身度量。",
+    ),
     (
         "#accepts_two_contributors = false",
         "Whether totals over two owners may leave: each can subtract its own part.",

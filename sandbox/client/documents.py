@@ -86,11 +86,11 @@ def job_from_file(
             **options,
         )
     elif kinds == ["query"]:
-        spec = specs.query(digest, read_reference(body.table("dataset"), base), _statement(body, base), **options)
+        spec = specs.query(digest, _source(body, base), _statement(body, base), **options)
     elif kinds == ["model"]:
         bundle = read_measurement(body.where, body.take("bundle", str), base)
         params = body.take("params", dict, {})
-        spec = specs.model(digest, read_reference(body.table("dataset"), base), bundle, params, **options)
+        spec = specs.model(digest, _source(body, base), bundle, params, **options)
     elif kinds == ["train"]:
         spec = specs.train(
             digest,
@@ -112,6 +112,13 @@ def job_from_file(
     body.end()
     top.end()
     return bounded(JobSpec, spec, top.where), inputs
+
+
+def _source(body: Table, base: Path) -> specs.Source:
+    """Return what a query or model reads: the dataset, or the alignment, that is named."""
+    if body.has("alignment") and body.has("dataset"):
+        raise InvalidSpec(tell=f"{body.where}: give either a dataset or an alignment")
+    return body.take("alignment", str) if body.has("alignment") else read_reference(body.table("dataset"), base)
 
 
 def _statement(table: Table, base: Path) -> str:

@@ -80,22 +80,22 @@ class JobCalls:
         return self.submit(specs.aggregate(scenario_digest, datasets, **options), test=test)
 
     def query(
-        self, scenario_digest: bytes, dataset: DatasetRef, sql: str, test: bool = False, **options: Any
+        self, scenario_digest: bytes, source: specs.Source, sql: str, test: bool = False, **options: Any
     ) -> JobView:
-        """Submit one statement over a dataset; ``options`` as in ``specs.query``."""
-        return self.submit(specs.query(scenario_digest, dataset, sql, **options), test=test)
+        """Submit one statement over a dataset, or over what two owners share; ``options`` as in ``specs.query``."""
+        return self.submit(specs.query(scenario_digest, source, sql, **options), test=test)
 
     def run_model(
         self,
         scenario_digest: bytes,
-        dataset: DatasetRef,
+        source: specs.Source,
         bundle: bytes,
         params: Mapping[str, Any] | None = None,
         test: bool = False,
         **options: Any,
     ) -> JobView:
         """Submit a run of a model of one's own; ``options`` as in ``specs.model``."""
-        return self.submit(specs.model(scenario_digest, dataset, bundle, params, **options), test=test)
+        return self.submit(specs.model(scenario_digest, source, bundle, params, **options), test=test)
 
     def train(self, scenario_digest: bytes, alignment: str, test: bool = False, **options: Any) -> JobView:
         """Submit a training run over a released alignment; ``options`` as in ``specs.train``."""

@@ -117,23 +117,25 @@ def aggregate(
     return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 
-def query(
-    scenario_digest: bytes, dataset: DatasetRef, sql: str, *, request_id: str = "", deadline_s: int = 0
-) -> JobSpec:
-    """Return the spec of one statement over a dataset of the submitting node; it reads the table ``data``."""
-    return JobSpec(request_id or new_request_id(), scenario_digest, QuerySpec(dataset, sql), deadline_s)
+Source = DatasetRef | str  # a dataset of the submitting node, or a released psi job: the rows both owners share
+
+
+def query(scenario_digest: bytes, source: Source, sql: str, *, request_id: str = "", deadline_s: int = 0) -> JobSpec:
+    """Return the spec of one statement; it reads the table ``data``."""
+    dataset, alignment = _read_from(source)
+    return JobSpec(request_id or new_request_id(), scenario_digest, QuerySpec(dataset, sql, alignment), deadline_s)
 
 
 def model(
     scenario_digest: bytes,
-    dataset: DatasetRef,
+    source: Source,
     bundle: bytes,
     params: Mapping[str, Any] | None = None,
     *,
     request_id: str = "",
     deadline_s: int = 0,
 ) -> JobSpec:
-    """Return the spec of a run of a bundle, named by its measurement, over a dataset of the submitting node.
+    """Return the spec of a run of a bundle, named by its measurement.
 
     Raises:
         InvalidSpec: a parameter is no text, number or truth value.
@@ -142,7 +144,8 @@ def model(
         written = json.dumps(dict(params or {}), sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         raise InvalidSpec(tell="a model's parameters are texts, finite numbers and truth values") from None
-    kind = ModelSpec(dataset, bundle, written)
+    dataset, alignment = _read_from(source)
+    kind = ModelSpec(dataset, bundle, written, alignment)
     return JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
 
 
@@ -196,6 +199,10 @@ def score_applicant(
     kind = ScoreSpec(model, ApplicantScore(commitment))
     spec = JobSpec(request_id or new_request_id(), scenario_digest, kind, deadline_s)
     return spec, _seal_for(applicant.parties, content, tagged("applicant", commitment))
+
+
+def _read_from(source: Source) -> tuple[DatasetRef | None, str]:
+    return (None, source) if isinstance(source, str) else (source, "")
 
 
 def on_twins(spec: JobSpec) -> JobSpec:

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec, JobFailed
 from sandbox.kinds.kind import Task
-from sandbox.model import JobKind, Plan, Scenario
+from sandbox.model import JobKind, JobSpec, ModelSpec, Plan, QuerySpec, Scenario
 from sandbox.tee_sim.levels import Level, Limits, Outcome
 from sandbox.tee_sim.pool import Pool
 
@@ -50,6 +51,15 @@ def level_of(plan: Plan) -> Level:
     if name not in set(Level) or mark != SIMULATED:
         raise InvalidSpec("the plan names no level at which code is confined")
     return Level(name)
+
+
+def program_of(spec: JobSpec) -> bytes:
+    """Return the measurement of what a job runs: of the bundle, or of the statement as it was written."""
+    if isinstance(spec.kind, ModelSpec):
+        return spec.kind.bundle
+    if isinstance(spec.kind, QuerySpec):
+        return tagged("statement", spec.kind.sql.encode())
+    raise InvalidSpec("this kind of job runs no program")
 
 
 def least(scenario: Scenario) -> Level:

@@ -89,6 +89,12 @@ class Task(Protocol):
     def channel(self, party: str) -> Channel:
         """Return a two-way channel to the same job's worker at another party."""
 
+    def quote(self, nonce: bytes, key: bytes) -> bytes:
+        """Have this node quote an enclave made here, whose public key is ``key``, in answer to a nonce."""
+
+    def grant_rows(self, quote: bytes, nonce: bytes, key: bytes) -> bytes:
+        """Have this node decide on the other owner's enclave; return the data key sealed for it."""
+
     def progress(self, done: int, total: int) -> None:
         """Say how far it is."""
 

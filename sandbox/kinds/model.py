@@ -1,7 +1,7 @@
-"""The merchant's own code over one owner's columns, in a jail next to them: batch scores, totals, and what it learnt.
+"""The merchant's own code over one owner's columns, or over two owners' shared rows, in a jail next to them.
 
     bundle, approved by its measurement --+
-    own columns, declared by the bundle --+--> jail --> tables as declared --> the gate --> two reviewers --> recipient
+    columns, declared by the bundle ------+--> jail --> tables as declared --> the gate --> two reviewers --> recipient
 
     class in the manifest   output    its class       what it is                      who looks
     row                     scores    ROW_CONSENTED   one row a person, by the key    the gate, and people if asked
@@ -42,7 +42,7 @@ from sandbox.errors import (
     PolicyRefused,
     WrongState,
 )
-from sandbox.kinds import confined
+from sandbox.kinds import confined, joint
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.population import WHOLE, Sketcher
 from sandbox.model import (
@@ -130,15 +130,18 @@ def columns(
         InvalidSpec: the bundle is none that a node runs, or the parameters are not those it declares.
         PolicyRefused: the scenario does not name it, or not a column it reads, or has no rule for what it gives out.
     """
-    wanted, (use,) = _spec(spec), uses
+    wanted, use = _spec(spec), uses[0]  # over an alignment, rows about persons are by the left owner's key
     if wanted.bundle not in scenario.bundles:
         _unapproved()
     check_manifest(manifest)
     read_params(manifest, params(wanted))
     (read,) = manifest.inputs.values()
+    if wanted.alignment:
+        _check_rows_go_home(manifest, scenario, use)
+    granted = [name for each in uses for name in (*each.fields, each.label)]
     if not _gives_rows(manifest) and (keys := [name for name in read if name in use.key]):
         raise PolicyRefused(tell=f"the bundle reads the key {keys[0]!r}, and gives out no rows about persons")
-    if strange := [name for name in read if name not in {*use.key, *use.fields, use.label}]:
+    if strange := [name for name in read if name not in {*use.key, *granted}]:
         raise PolicyRefused(tell=f"the bundle reads the column {strange[0]!r}, which the scenario does not let in")
     ruled = {rule.name for rule in scenario.outputs if rule.kind is JobKind.MODEL}
     for output, (name, table) in _tables(manifest).items():
@@ -148,7 +151,17 @@ def columns(
             )
         if table.key and set(table.key) != set(use.key):
             raise PolicyRefused(tell=f"the key of {name} is not that of the dataset: {', '.join(use.key)}")
+    if wanted.alignment:
+        return joint.divided(read, uses, [name for name in read if name in use.key])
     return (tuple(name for name in read if name not in use.key),)
+
+
+def _check_rows_go_home(manifest: Manifest, scenario: Scenario, use: DatasetUse) -> None:
+    """Rows about persons are named as the left owner names them: nobody else learns those names."""
+    if _gives_rows(manifest) and scenario.recipient.node_id != use.owner:
+        raise PolicyRefused(
+            tell="over an alignment rows about persons leave only to the node that submits and knows them by their key"
+        )
 
 
 def form(manifest: Manifest, spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
@@ -196,14 +209,19 @@ class _Quoted:
 
 
 def compute(task: Task) -> RawResult:
-    """Run the bundle next to the rows; leave its tables here, sealed, and what they are judged by."""
+    """Run the bundle next to the rows; leave its tables here, sealed, and what they are judged by.
+
+    An owner whose rows travel to the enclave of the other leaves only what its own gate and reviewers judge by.
+    """
     spec, rules = _spec(task.spec), {rule.name: rule for rule in task.plan.outputs}
+    if spec.alignment and task.me != joint.host(task.spec, task.scenario):
+        return _give(task)
     allowed_rows = SCORES in rules
     archive = task.bundle()
     manifest = parse(archive).manifest
     check_manifest(manifest)
     ((table, read),) = manifest.inputs.items()
-    rows = task.table(read)
+    rows = _shared(task, read) if spec.alignment else task.table(read)
     limits = confined.limits(task, rows.nbytes, _PER_BYTE)
     with confined.jails(task) as jails:
         enclave = Enclave(_Quoted(confined.level_of(task.plan)), jails, task.workspace.path, limits)
@@ -212,17 +230,52 @@ def compute(task: Task) -> RawResult:
         ran = _run(task, enclave, {table: rows}, params(spec), allowed_rows)
     _show(task, ran.log)
     made = {output: ran.tables[name] for output, (name, _) in _tables(manifest).items()}
-    for output, found in made.items():
-        task.keep(output, _parquet(found))
-    if shown := {output: found for output, found in made.items() if output in rules and rules[output].reviewed}:
-        task.keep(SAMPLE, sample(shown).encode())
+    files = {output: _parquet(found) for output, found in made.items()}
+    shown = {output: found for output, found in made.items() if output in rules and rules[output].reviewed}
     judged = {"group.all": rows.num_rows, "rows": made[SCORES].num_rows if SCORES in made else rows.num_rows}
-    return RawResult(judged, {PRINTED: float(len(ran.log))}, {output: output for output in made}, _people(task))
+    figures, looked_at = {PRINTED: float(len(ran.log))}, sample(shown) if shown else ""
+    if looked_at:
+        task.keep(SAMPLE, looked_at.encode())
+    if spec.alignment:
+        joint.tell(task, joint.other_owner(task), judged, looked_at)
+    if task.plan.recipient_node in joint.shares(task.plan, task.spec, task.scenario):
+        task.keep(f"share-for-{task.plan.recipient_node}", joint.pack(files, judged))
+        return RawResult(judged, figures, {}, _people(task))
+    for output, content in files.items():
+        task.keep(output, content)
+    return RawResult(judged, figures, {output: output for output in files}, _people(task))
 
 
 def finish(task: Task) -> RawResult:
-    """Never asked for: nothing of this kind is in shares."""
-    raise JobFailed("a model has nothing to open")
+    """At the recipient's node, where the enclave is another's: take the tables."""
+    return joint.finish(task, KIND.outputs.keys())
+
+
+def _give(task: Task) -> RawResult:
+    """Send the rows that the bundle reads to the enclave; with the key, if it is this owner's and is read."""
+    left = at(task.plan.parties, PartyRole.LEFT)
+    joint.give(task, (*task.fields, *_keys_read(task)) if left == task.me else task.fields)
+    judged, looked_at = joint.hear(task)
+    if looked_at:
+        task.keep(SAMPLE, looked_at.encode())
+    return RawResult(judged, {}, {}, _people(task))
+
+
+def _keys_read(task: Task) -> tuple[str, ...]:
+    """Return the left owner's key, where the bundle gives out rows about persons; it reads it then."""
+    if all(rule.name != SCORES for rule in task.plan.outputs):
+        return ()
+    left = at(task.plan.parties, PartyRole.LEFT)
+    return next(use.key for use in task.scenario.datasets if use.owner == left)
+
+
+def _shared(task: Task, read: Sequence[str]) -> pa.Table:
+    """Return the shared rows of both owners, with the columns that the bundle reads."""
+    other = joint.other_owner(task)
+    others = next(party.fields for party in task.plan.parties if party.node_id == other)
+    left, keys = at(task.plan.parties, PartyRole.LEFT), _keys_read(task)
+    own = (*task.fields, *keys) if left == task.me else task.fields
+    return joint.take(task, other, own, (*others, *keys) if left == other else others).select(list(read))
 
 
 def _run(task: Task, enclave: Enclave, own: Mapping[str, pa.Table], values: Mapping[str, Any], rows: bool) -> Ran:
@@ -256,6 +309,8 @@ def sample(tables: Mapping[str, pa.Table]) -> str:
 
 def _people(task: Task) -> tuple[Population, ...]:
     """Everybody: nobody knows whose rows a stranger's code made its numbers of."""
+    if _spec(task.spec).alignment:
+        return (joint.everybody(task, WHOLE, is_whole=True),)
     tally = Sketcher(task.population_key).start()
     for keys in task.key_batches():
         tally.add(keys)
@@ -298,21 +353,25 @@ def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
 
 def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
+    node = joint.host(spec, scenario) or at(parties, PartyRole.LEFT)
     owner = (
         "the merchant's code, and what it makes of the rows: the enclave is SIMULATED, its node's root sees all of it"
     )
     owner_zh = "数商代码及其运行结果：可信环境为模拟（SIMULATED），节点管理员可见全部内容"
     recipient = "the tables that the bundle declares, made by the merchant's own code from all rows it was given"
     recipient_zh = "模型包所声明的表，由数商自有代码根据全部输入行生成"
+    others = [party.node_id for party in parties if party.node_id != node]
+    size, size_zh = "a sample of what would leave, for its reviewers", "供其审核人查看的出域内容样本"
     return (
-        Reveal(at(parties, PartyRole.LEFT), owner, owner_zh),
+        *((joint.reveals(node), *(Reveal(other, size, size_zh) for other in others)) if others else ()),
+        Reveal(node, owner, owner_zh),
         Reveal("recipient", recipient, recipient_zh),
     )
 
 
 def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[str, ...]]:
-    """Return that there are none: one owner's node computes, and delivers."""
-    return {}
+    """Return that there are none, unless the recipient's node is another than the enclave's."""
+    return joint.shares(plan, spec, scenario)
 
 
 KIND = Kind(

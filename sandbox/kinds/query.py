@@ -1,4 +1,4 @@
-"""One SELECT over one owner's columns, answered by DuckDB in the jail, next to the rows.
+"""One SELECT over one owner's columns, or over two owners' shared rows, answered by DuckDB in the jail.
 
     admission    the statement is read against the scenario: functions of measures, by dimensions   ``tee_sim.sql``
     worker       the columns it uses, and nothing that says who a row is about  --> jail
@@ -12,7 +12,8 @@ Output:   "table": the groups, and a column a function. A total over a dimension
           leaves small groups blank, nothing stands in them but their levels.
 Errors:   ``InvalidSpec`` with line and column for what is no statement or not allowed, before any work; ``WrongState``
           for a value outside its range.
-Not here: statements over several tables.
+Not here: statements over several tables. Of two owners the rows are joined before (``joint``): one table has the
+          columns of both.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sandbox.errors import IntegrityFailed, InvalidSpec, JobFailed
-from sandbox.kinds import cells, confined, margins
+from sandbox.kinds import cells, confined, joint, margins
 from sandbox.kinds.asked import Asked
 from sandbox.kinds.cells import Codes, Mask
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
@@ -78,9 +79,14 @@ def run(tables, params):
 
 
 def compute(task: Task) -> RawResult:
-    """Leave the table, sealed at this node, and what its gate judges."""
-    table = _load(task)
-    grant = _grant(_use(task.scenario, task.spec), {field.name: field.type for field in table.schema})
+    """Leave the table, sealed at this node, and what its gate judges; an owner whose rows travel, only the latter."""
+    is_joint, host = bool(_spec(task.spec).alignment), joint.host(task.spec, task.scenario)
+    if is_joint and task.me != host:
+        joint.give(task, task.fields)
+        numbers, _ = joint.hear(task)
+        return RawResult(numbers, {}, {}, (joint.everybody(task),))
+    table = _shared(task) if is_joint else _load(task)
+    grant = _grant(_uses(task.scenario, task.spec), {field.name: field.type for field in table.schema})
     rule = next(rule for rule in task.plan.outputs if rule.name == TABLE)
     spec = _spec(task.spec)
     query = sql.analyse(spec.sql, [grant], _groupings(task.scenario), task.scenario.measures, rule.min_group)
@@ -96,14 +102,20 @@ def compute(task: Task) -> RawResult:
     blank = asked.blank(rule.min_group) if rule.suppress else None
     sink = io.BytesIO()
     pq.write_table(_table(query, found[_RESULT], asked.shown(blank)), sink)
-    task.keep(TABLE, sink.getvalue())
+    judged = asked.gate_inputs(blank)
     known = _people(task, query.statement, codes, sizes, blank)
-    return RawResult(asked.gate_inputs(blank), {}, {TABLE: TABLE}, known)
+    if is_joint:
+        joint.tell(task, joint.other_owner(task), judged)
+    if is_joint and task.plan.recipient_node != task.me:
+        task.keep(f"share-for-{task.plan.recipient_node}", joint.pack({TABLE: sink.getvalue()}, judged))
+        return RawResult(judged, {}, {}, known)
+    task.keep(TABLE, sink.getvalue())
+    return RawResult(judged, {}, {TABLE: TABLE}, known)
 
 
 def finish(task: Task) -> RawResult:
-    """Nothing to do: no other party has a share of the table."""
-    raise JobFailed("a query has no last stage")
+    """At the recipient's node, where the enclave is another's: take the table."""
+    return joint.finish(task, frozenset({TABLE}))
 
 
 # --- in the worker ----------------------------------------------------------------------------------------------------
@@ -114,6 +126,13 @@ def _load(task: Task) -> pa.Table:
     if task.fields:
         return task.table(task.fields)
     return pa.table({_ROWS: pa.nulls(task.rows[task.me], pa.bool_())})
+
+
+def _shared(task: Task) -> pa.Table:
+    """Return the shared rows of both owners, with the columns that the plan names."""
+    other = joint.other_owner(task)
+    others = next(party.fields for party in task.plan.parties if party.node_id == other)
+    return joint.take(task, other, task.fields, others)
 
 
 def _answer(task: Task, table: pa.Table, query: Query) -> dict[str, pa.Table]:
@@ -179,7 +198,8 @@ def _people(
     lines = np.ix_(*([*axis.chosen, len(axis.grouping.levels)] for axis in statement.groups))
     hidden[lines] = False if blank is None else blank.reshape(hidden[lines].shape)
     dimensions = [axis.grouping.dimension for axis in statement.groups]
-    return margins.populations(task.population_key, task.key_batches(), codes, dimensions, sizes, hidden.ravel())
+    keys = [joint.shared_keys(task)] if _spec(task.spec).alignment else task.key_batches()
+    return margins.populations(task.population_key, keys, codes, dimensions, sizes, hidden.ravel())
 
 
 # --- what the kind declares -------------------------------------------------------------------------------------------
@@ -187,9 +207,10 @@ def _people(
 
 def columns(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> tuple[tuple[str, ...], ...]:
     """Return the columns that the statement uses; of what says who a row is about, none."""
-    (use,) = uses
-    statement = _read(spec, scenario, use)
-    return (tuple(name for name in statement.used[NAME] if name not in use.key),)
+    statement = _read(spec, scenario, uses)
+    if _spec(spec).alignment:
+        return joint.divided(statement.used[NAME], uses)
+    return (tuple(name for name in statement.used[NAME] if name not in uses[0].key),)
 
 
 def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
@@ -199,8 +220,11 @@ def engines(spec: JobSpec, conditions: Conditions) -> tuple[str, ...]:
 
 def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine: str) -> tuple[Reveal, ...]:
     """Say who learns what."""
-    owner = at(parties, PartyRole.LEFT)
+    owner = joint.host(spec, scenario) or at(parties, PartyRole.LEFT)
+    others = [party.node_id for party in parties if party.node_id != owner]
+    sizes, sizes_zh = "the statement; how many of the shared rows each group has", "查询语句；各组在共有行中的行数"
     return (
+        *((joint.reveals(owner), *(Reveal(other, sizes, sizes_zh) for other in others)) if others else ()),
         Reveal(
             owner,
             "the statement; it runs in a simulated enclave of this node",
@@ -211,27 +235,27 @@ def reveals(spec: JobSpec, parties: Sequence[Party], scenario: Scenario, engine:
 
 
 def shares(plan: Plan, spec: JobSpec, scenario: Scenario) -> Mapping[str, tuple[str, ...]]:
-    """Return that nobody sends anything."""
-    return {}
+    """Return that nobody sends anything but the enclave, and only where the recipient's node is another."""
+    return joint.shares(plan, spec, scenario)
 
 
 def form(spec: JobSpec, scenario: Scenario, output: str) -> Form | None:
     """Return that the table has every group, in order, and nothing but numbers."""
-    statement = _read(spec, scenario, _use(scenario, spec))
+    statement = _read(spec, scenario, _uses(scenario, spec))
     told = sql.result_columns(statement)
     counts = frozenset(column.name for column in told if column.role is Role.COUNT)
     places = {column.name: column.places for column in told if column.role is Role.REAL}
     return Form(tuple(column.name for column in told), _labels(statement), counts=counts, places=places)
 
 
-def _read(spec: JobSpec, scenario: Scenario, use: DatasetUse) -> Statement:
-    return sql.read(_spec(spec).sql, [_grant(use, {})], _groupings(scenario), scenario.measures)
+def _read(spec: JobSpec, scenario: Scenario, uses: Sequence[DatasetUse]) -> Statement:
+    return sql.read(_spec(spec).sql, [_grant(uses, {})], _groupings(scenario), scenario.measures)
 
 
-def _grant(use: DatasetUse, types: Mapping[str, pa.DataType]) -> TableGrant:
-    """Return what a statement may read of a dataset; nobody has two rows in one."""
-    names = (*use.fields, use.label) if use.label else use.fields
-    return TableGrant(NAME, {name: types.get(name) for name in names}, dict.fromkeys(use.key))
+def _grant(uses: Sequence[DatasetUse], types: Mapping[str, pa.DataType]) -> TableGrant:
+    """Return what a statement may read of a dataset, or of two side by side; nobody has two rows in one."""
+    names = [name for use in uses for name in (*use.fields, use.label) if name]
+    return TableGrant(NAME, {name: types.get(name) for name in names}, dict.fromkeys(uses[0].key))
 
 
 def _groupings(scenario: Scenario) -> tuple[Grouping, ...]:
@@ -245,13 +269,15 @@ def _labels(statement: Statement) -> pa.Table:
     return pa.table({name: pa.array([line[at] for line in lines], pa.string()) for at, name in enumerate(names)})
 
 
-def _use(scenario: Scenario, spec: JobSpec) -> DatasetUse:
-    """Return what the scenario says of the dataset."""
+def _uses(scenario: Scenario, spec: JobSpec) -> tuple[DatasetUse, ...]:
+    """Return what the scenario says of the dataset; over an alignment, of both that it has."""
     dataset = _spec(spec).dataset
+    if dataset is None:
+        return scenario.datasets
     found = [use for use in scenario.datasets if (use.code, use.version) == (dataset.code, dataset.version)]
     if not found:
         raise InvalidSpec(tell="the scenario does not name this dataset version")
-    return found[0]
+    return (found[0],)
 
 
 def _spec(spec: JobSpec) -> QuerySpec:

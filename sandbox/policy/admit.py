@@ -76,6 +76,8 @@ REFUSALS: Mapping[str, str] = {
     "columns": "the scenario does not let a dataset's column enter this computation",
     "bundle": "the scenario does not name this bundle",
     "untested": "this has not run on the twins under this scenario yet, as this node demands first",
+    "enclave": "the scenario names no enclave in which rows of two owners may meet",
+    "simulated": "not every other owner accepts that its rows enter a simulated enclave",
     "version": "no version of this dataset that the scenario's rule covers is known here",
 }
 
@@ -168,7 +170,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     if kind not in scenario.kinds:
         raise _refused("kind")
     if kind in confined.KINDS:
-        _check_confined(spec, scenario)
+        _check_confined(spec, standing)
     if not facts.is_tested and spec.environment is Environment.PRODUCTION:
         raise PolicyRefused(tell=REFUSALS["untested"], stage="admit", hint=TRY_FIRST)
     uses = _uses(spec, facts, choices)
@@ -194,7 +196,8 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
     elif facts.tests_today >= MOST_TESTS:
         raise BudgetSpent(tell="the scenario's test jobs for today are used up", hint="submit again tomorrow (UTC)")
     _check_noise(spec, facts, scenario)
-    engine = _engine(spec, facts, choices, tuple(_rows_of(use, facts, spec.environment) for use in uses))
+    is_elsewhere = kind in confined.KINDS and bool(built_on(spec)) and facts.node_id != scenario.enclave
+    engine = _engine(spec, facts, choices, is_elsewhere, tuple(_rows_of(use, facts, spec.environment) for use in uses))
     outputs = tuple(rule for rule in scenario.outputs if rule.kind is kind and rule.name in made.chosen(spec))
     if not outputs:
         raise _refused("kind")
@@ -214,7 +217,7 @@ def admit(spec: JobSpec, job_id: str, submission_digest: bytes, facts: Facts, ch
         recipient_node=scenario.recipient.node_id,
         deadline_s=choices.deadline_s or spec.deadline_s or facts.default_deadline_s,
         reveals=KINDS[kind].reveals(spec, parties, scenario, engine),
-        isolation=_isolation(kind, scenario, facts, engine),
+        isolation=_isolation(spec, scenario, facts, engine),
         time_ms=choices.time_ms or facts.now_ms,
         environment=spec.environment,
     )
@@ -244,7 +247,7 @@ def named_datasets(spec: JobSpec) -> tuple[DatasetRef, ...]:
         third = () if spec.kind.third is None else (spec.kind.third,)
         return (spec.kind.left, spec.kind.right, *third)
     if isinstance(spec.kind, QuerySpec | ModelSpec):
-        return (spec.kind.dataset,)
+        return () if spec.kind.dataset is None else (spec.kind.dataset,)
     return spec.kind.datasets if isinstance(spec.kind, AggregateSpec) else ()
 
 
@@ -252,7 +255,7 @@ def built_on(spec: JobSpec) -> str:
     """Return the id of the job that a spec builds on; empty if it names its datasets."""
     if isinstance(spec.kind, ScoreSpec):
         return spec.kind.model
-    return spec.kind.alignment if isinstance(spec.kind, TrainSpec | AggregateSpec) else ""
+    return "" if isinstance(spec.kind, PsiSpec) else spec.kind.alignment
 
 
 def _kind_of(spec: JobSpec) -> JobKind:
@@ -322,18 +325,30 @@ def _pinned(ref: DatasetRef, facts: Facts, scenario: Scenario, choices: Choices)
     return use
 
 
-def _check_confined(spec: JobSpec, scenario: Scenario) -> None:
-    """A merchant's code: named beforehand."""
+def _check_confined(spec: JobSpec, standing: Standing) -> None:
+    """A merchant's code: named beforehand. Rows of two owners: in an enclave that the other one accepts."""
+    scenario = standing.scenario
     if isinstance(spec.kind, ModelSpec) and spec.kind.bundle not in scenario.bundles:
         raise _refused("bundle")
+    if built_on(spec):
+        if not scenario.enclave:
+            raise _refused("enclave")
+        accepted = {party for party, given in standing.approved_by.items() if given.simulated}
+        if not scenario.accepts_simulated or not owners(scenario) - {scenario.enclave} <= accepted:
+            raise _refused("simulated")
 
 
-def _isolation(kind: JobKind, scenario: Scenario, facts: Facts, engine: str) -> str:
-    """Return what stands around the computation: the strongest that this node can, if the scenario accepts it."""
-    if kind not in confined.KINDS:
+def _isolation(spec: JobSpec, scenario: Scenario, facts: Facts, engine: str) -> str:
+    """Return what stands around the computation: the strongest that this node can, if the scenario accepts it.
+
+    With an enclave for both owners' rows it is the scenario's own level: the other owner cannot know of a stronger.
+    """
+    if _kind_of(spec) not in confined.KINDS:
         return "engine-child" if engine in _IN_CHILDREN else "process"
     least, reason = confined.least(scenario), ""
-    for level in Level:
+    if built_on(spec) and facts.node_id != scenario.enclave:
+        return confined.isolation(least)
+    for level in (least,) if built_on(spec) else Level:
         reason = facts.engines.get(confined.at_level(level), "unknown to this version")
         if not reason:
             return confined.isolation(level)
@@ -356,6 +371,8 @@ def _check_parameters(spec: JobSpec, choices: Choices) -> None:
         raise InvalidSpec(tell="deadline_s must be 0 to 86400 seconds")
     if isinstance(spec.kind, PsiSpec) and spec.kind.bucket_rows and spec.kind.bucket_rows < 1000:
         raise InvalidSpec(tell="psi.bucket_rows must be 0, or at least 1000")
+    if isinstance(spec.kind, QuerySpec | ModelSpec) and (spec.kind.dataset is None) != bool(spec.kind.alignment):
+        raise InvalidSpec(tell="a query or model needs either a dataset or an alignment")
     if isinstance(spec.kind, AggregateSpec):
         if bool(spec.kind.datasets) == bool(spec.kind.alignment):
             raise InvalidSpec(tell="aggregate needs either datasets or an alignment")
@@ -437,8 +454,12 @@ def _rows_of(use: DatasetUse, facts: Facts, environment: Environment) -> int:
     return own.rows_in(environment) if own else use.rows
 
 
-def _engine(spec: JobSpec, facts: Facts, choices: Choices, rows: tuple[int, ...]) -> str:
-    """Return the proposer's choice if it is acceptable and runs here, else the best that does."""
+def _engine(spec: JobSpec, facts: Facts, choices: Choices, is_elsewhere: bool, rows: tuple[int, ...]) -> str:
+    """Return the proposer's choice if it is acceptable and runs here, else the best that does.
+
+    Args:
+        is_elsewhere: it runs at another party alone, which looks after that itself.
+    """
     acceptable = KINDS[_kind_of(spec)].engines(spec, replace(facts.conditions, rows=rows))
     spec_is_psi = isinstance(spec.kind, PsiSpec)
     if choices.engine:
@@ -452,7 +473,7 @@ def _engine(spec: JobSpec, facts: Facts, choices: Choices, rows: tuple[int, ...]
                 tell="the spec does not allow the proposed engine", party=choices.proposer, stage="propose"
             )
     for name in acceptable:
-        if facts.engines.get(name, "unknown here") == "":
+        if is_elsewhere or facts.engines.get(name, "unknown here") == "":
             return name
     name = acceptable[0]
     reason = facts.engines.get(name, "unknown to this version")

@@ -3,9 +3,9 @@
     scenario, approved --approved--> what the broker compares a quote with
     quote(nonce, bundle) --quoted, release--> facts for the audit entry, or PolicyRefused
 
-Security:  the enclave is this node's own and so are the rows: that it is simulated needs nobody's acceptance. Rows of
-           another organisation never come here. The runtime is compared with what this node measured: a scenario
-           names bundles and a level, and no runtime; the entry names it, for whoever compares it with another node's.
+Security:  where the enclave is this node's own and so are the rows, that it is simulated needs nobody's acceptance;
+           rows of this node go into another's only if this party's approval accepts it. A scenario names programs, a
+           level and, if it likes, runtimes; without those it is the one that this node measured itself.
 Errors:    ``PolicyRefused`` with one wording.
 Not here:  the decision (``tee_sim.broker``), the jail (``kinds.confined``).
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import secrets
 
 from sandbox import signed
-from sandbox.crypto.sm2 import PrivateKey
+from sandbox.crypto.sm2 import PrivateKey, PublicKey
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import confined
 from sandbox.model import Scenario
@@ -25,22 +25,31 @@ from sandbox.tee_sim.broker import Approved
 from sandbox.tee_sim.levels import Level
 
 
-def approved(scenario: Scenario) -> Approved:
-    """Return what a scenario's approvals let open the rows of this node."""
+def approved(scenario: Scenario, program: bytes, accepts_simulated: bool = True) -> Approved:
+    """Return what a scenario's approvals let open the rows of this node.
+
+    Args:
+        program: the measurement of what the job runs, which admission has held against the scenario.
+        accepts_simulated: whether a simulated enclave will do; the node's own does for its own rows.
+    """
     levels = tuple(Level)  # strongest first
     return Approved(
-        bundles=frozenset(scenario.bundles),
-        runtimes=frozenset({attest.measure_runtime()}),
+        bundles=frozenset({program}),
+        runtimes=frozenset(scenario.runtimes or {attest.measure_runtime()}),
         levels=frozenset(level.value for level in levels[: levels.index(confined.least(scenario)) + 1]),
-        accepts_simulated=True,  # the node's own rows, in its own enclave
+        accepts_simulated=accepts_simulated,
     )
 
 
-def quote(keys: NodeKeys, level: str, nonce: bytes, bundle: bytes) -> bytes:
-    """Return this node's quote of its runtime, and of a bundle if one is named, over a key that is nobody's."""
+def quote(keys: NodeKeys, level: str, nonce: bytes, program: bytes, key: bytes = b"") -> bytes:
+    """Return this node's quote of its runtime, and of a program if one is named, over an enclave's key.
+
+    Args:
+        key: the public key of the enclave, 65 bytes; where nothing will be sealed to it, one that is nobody's.
+    """
     certificate = signed.certify(keys.identity, "attestation", keys.attestation.public)
-    fresh = PrivateKey.generate().public.to_bytes()
-    return SimulatedAttester(keys.attestation, certificate, level).quote(nonce, bundle, fresh)
+    fresh = key or PrivateKey.generate().public.to_bytes()
+    return SimulatedAttester(keys.attestation, certificate, level).quote(nonce, program, fresh)
 
 
 def quoted(keys: NodeKeys, level: str, bundle: bytes) -> Quote:
@@ -50,10 +59,19 @@ def quoted(keys: NodeKeys, level: str, bundle: bytes) -> Quote:
     return attest.verify(text, keys.identity.public, Expectation(nonce=nonce, bundle=bundle))
 
 
-def release(found: Quote, scenario: Scenario) -> None:
-    """Decide whether the enclave of a quote may open rows of this node under a scenario.
+def release(found: Quote, scenario: Scenario, program: bytes) -> None:
+    """Decide whether this node's enclave of a quote may open rows of this node under a scenario.
 
     Raises:
         PolicyRefused: it may not.
     """
-    broker.release(found, approved(scenario))
+    broker.release(found, approved(scenario, program))
+
+
+def read(text: bytes, nonce: bytes, root: PublicKey) -> Quote:
+    """Return another node's quote, if it is that node's and answers this node's nonce; what it says is still open.
+
+    Raises:
+        IntegrityFailed, InvalidSpec, PolicyRefused: it is not.
+    """
+    return attest.verify(text, root, Expectation(nonce=nonce))

@@ -91,6 +91,14 @@ def check_confined(scenario: Scenario) -> None:
     runs_code = bool(confined.KINDS & set(scenario.kinds))
     need(runs_code or not scenario.isolation, "isolation", "is for queries and models")
     need(len(set(scenario.bundles)) == len(scenario.bundles), "bundles", "names one twice")
+    need(len(set(scenario.runtimes)) == len(scenario.runtimes), "runtimes", "names one twice")
+    need(runs_code or not scenario.runtimes, "runtimes", "is for queries and models")
+    if scenario.enclave:
+        owners = [use.owner for use in scenario.datasets]
+        need(runs_code and JobKind.PSI in scenario.kinds, "enclave", "is for queries and models over an alignment")
+        need(len(owners) == 2 == len(set(owners)), "enclave", "needs one dataset each of two owners")
+        need(scenario.enclave in owners, "enclave", "must be the node of one of the owners")
+        need(scenario.accepts_simulated, "accepts_simulated", "must be true: another owner's rows enter the enclave")
     runs_models = JobKind.MODEL in scenario.kinds
     need(bool(scenario.bundles) == runs_models, "bundles", "must name one for models, and none without")
 

@@ -174,22 +174,26 @@ class TrainSpec(_message.Message):
     def __init__(self, alignment: _Optional[str] = ..., steps: _Optional[int] = ..., holdout_percent: _Optional[int] = ..., seed: _Optional[bytes] = ..., l2_micro: _Optional[int] = ..., release_scorecard: _Optional[bool] = ...) -> None: ...
 
 class QuerySpec(_message.Message):
-    __slots__ = ("dataset", "sql")
+    __slots__ = ("dataset", "sql", "alignment")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     SQL_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     dataset: DatasetRef
     sql: str
-    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., sql: _Optional[str] = ...) -> None: ...
+    alignment: str
+    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., sql: _Optional[str] = ..., alignment: _Optional[str] = ...) -> None: ...
 
 class ModelSpec(_message.Message):
-    __slots__ = ("dataset", "bundle", "params")
+    __slots__ = ("dataset", "bundle", "params", "alignment")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
+    ALIGNMENT_FIELD_NUMBER: _ClassVar[int]
     dataset: DatasetRef
     bundle: bytes
     params: str
-    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., bundle: _Optional[bytes] = ..., params: _Optional[str] = ...) -> None: ...
+    alignment: str
+    def __init__(self, dataset: _Optional[_Union[DatasetRef, _Mapping]] = ..., bundle: _Optional[bytes] = ..., params: _Optional[str] = ..., alignment: _Optional[str] = ...) -> None: ...
 
 class BatchScore(_message.Message):
     __slots__ = ("scope",)

@@ -243,7 +243,7 @@ class PriceTerms(_message.Message):
     def __init__(self, tariff: _Optional[str] = ..., coefficient: _Optional[str] = ..., public_good: _Optional[bool] = ...) -> None: ...
 
 class Scenario(_message.Message):
-    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "bundles", "isolation", "epsilon_milli", "outline", "amends")
+    __slots__ = ("name", "merchant", "purpose", "applicant_key", "datasets", "kinds", "outputs", "recipient", "operator", "computing_parties", "not_before_ms", "not_after_ms", "quota", "consent", "score_step", "models_per_person", "price", "accepts_simulated", "nonce", "dimensions", "measures", "accepts_two_contributors", "controller", "bundles", "isolation", "epsilon_milli", "outline", "enclave", "runtimes", "amends")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MERCHANT_FIELD_NUMBER: _ClassVar[int]
     PURPOSE_FIELD_NUMBER: _ClassVar[int]
@@ -271,6 +271,8 @@ class Scenario(_message.Message):
     ISOLATION_FIELD_NUMBER: _ClassVar[int]
     EPSILON_MILLI_FIELD_NUMBER: _ClassVar[int]
     OUTLINE_FIELD_NUMBER: _ClassVar[int]
+    ENCLAVE_FIELD_NUMBER: _ClassVar[int]
+    RUNTIMES_FIELD_NUMBER: _ClassVar[int]
     AMENDS_FIELD_NUMBER: _ClassVar[int]
     name: str
     merchant: str
@@ -299,8 +301,10 @@ class Scenario(_message.Message):
     isolation: str
     epsilon_milli: int
     outline: Outline
+    enclave: str
+    runtimes: _containers.RepeatedScalarFieldContainer[bytes]
     amends: bytes
-    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., bundles: _Optional[_Iterable[bytes]] = ..., isolation: _Optional[str] = ..., epsilon_milli: _Optional[int] = ..., outline: _Optional[_Union[Outline, _Mapping]] = ..., amends: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., merchant: _Optional[str] = ..., purpose: _Optional[str] = ..., applicant_key: _Optional[bytes] = ..., datasets: _Optional[_Iterable[_Union[DatasetUse, _Mapping]]] = ..., kinds: _Optional[_Iterable[_Union[JobKind, str]]] = ..., outputs: _Optional[_Iterable[_Union[OutputRule, _Mapping]]] = ..., recipient: _Optional[_Union[Recipient, _Mapping]] = ..., operator: _Optional[str] = ..., computing_parties: _Optional[_Iterable[str]] = ..., not_before_ms: _Optional[int] = ..., not_after_ms: _Optional[int] = ..., quota: _Optional[_Union[Quota, _Mapping]] = ..., consent: _Optional[_Union[Consent, _Mapping]] = ..., score_step: _Optional[int] = ..., models_per_person: _Optional[int] = ..., price: _Optional[_Union[PriceTerms, _Mapping]] = ..., accepts_simulated: _Optional[bool] = ..., nonce: _Optional[bytes] = ..., dimensions: _Optional[_Iterable[_Union[Dimension, _Mapping]]] = ..., measures: _Optional[_Iterable[_Union[MeasureRange, _Mapping]]] = ..., accepts_two_contributors: _Optional[bool] = ..., controller: _Optional[str] = ..., bundles: _Optional[_Iterable[bytes]] = ..., isolation: _Optional[str] = ..., epsilon_milli: _Optional[int] = ..., outline: _Optional[_Union[Outline, _Mapping]] = ..., enclave: _Optional[str] = ..., runtimes: _Optional[_Iterable[bytes]] = ..., amends: _Optional[bytes] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("scenario_digest", "party", "accepts_simulated", "time_ms", "accepts_two_contributors")

@@ -83,6 +83,7 @@ def outputs(rule: OutputRule, **changes: Any) -> dict[str, Any]:
 
 
 BANDS, RANGE = Dimension("bands", "late", (), (1, 5)), MeasureRange("income", 0, 1)
+LATE_RANGE = MeasureRange("late", 0, 9)
 MEMBERS = OutputRule(JobKind.PSI, "members", OutputClass.ROW_CONSENTED, 0, 1, 1000, 100_000)
 CARD = OutputRule(JobKind.TRAIN, "scorecard", OutputClass.MODEL, 10, 10, 1000, 100_000, reviewed=True)
 ROWS: dict[str, Any] = {"kinds": (JobKind.PSI,), "outputs": (MEMBERS,)}  # rows of people leave, and nobody is scored
@@ -243,6 +244,17 @@ def confining(*levels: Level, **changes: Any) -> Facts:
     return replace(held(**{**STATED, **changes}), engines=engines)
 
 
+def meeting(accepted: bool = True, **changes: Any) -> Facts:
+    """What the bank knows under a scenario whose enclave is the operator's, over an alignment."""
+    given = {"bank": Given(simulated=accepted), "operator": Given(), "witness": Given()}
+    kinds = {"kinds": (JobKind.PSI, JobKind.QUERY), "enclave": "operator", "accepts_simulated": True}
+    whole = scenario(**{**STATED, "measures": (RANGE, LATE_RANGE), **kinds, **changes})
+    return facts(standing=standing(scenario=whole, approved_by=given), earlier=ALIGNED_JOB, engines={})
+
+
+JOINT = JobSpec("q", b"S" * 32, QuerySpec(None, "SELECT avg(income) AS a, avg(late) AS b FROM data", "cd" * 16))
+
+
 def departmental(count: int = 3, **changes: Any) -> Facts:
     return facts(standing=standing(scenario=departments(count), **changes))
 
@@ -286,6 +298,10 @@ REFUSED: list[tuple[str, JobSpec, Facts, Choices]] = [
     ("bundle", CODE, replace(held(**{**MODELS, "bundles": (b"X" * 32,)}), engines={"jail": ""}), BANK),
     ("untested", QUERY, replace(confining(Level.CONFINED), is_tested=False), BANK),
     ("untested", psi(), facts(is_tested=False), BANK),
+    ("enclave", JOINT, meeting(enclave=""), BANK),
+    ("simulated", JOINT, meeting(accepted=False), BANK),
+    ("simulated", JOINT, meeting(accepts_simulated=False), BANK),
+    ("earlier", JOINT, replace(meeting(), earlier=None), BANK),
     ("version", psi(), held(datasets=(BY_RULE, OPERATOR_USE)), BANK),
     ("proposer", QUERY, confining(Level.CONFINED), Choices("operator")),
     ("dataset", replace(QUERY, kind=QuerySpec(THIRD, "SELECT 1")), confining(Level.CONFINED), BANK),
@@ -363,6 +379,68 @@ def test_a_level_that_is_not_reached_is_refused_with_what_is_missing(
         plan_of(QUERY, confining(*here, isolation=accepted))
     assert (refusal.value.party, refusal.value.stage) == ("bank", "admit")
     assert "sandbox tee doctor" in refusal.value.hint
+
+
+def test_rows_of_two_owners_meet_at_the_enclave_of_the_scenario_and_nowhere_else() -> None:
+    plan = plan_of(JOINT, meeting())  # the bank confines nothing itself, and needs no engine for it
+    assert (plan.engine, plan.isolation) == ("duckdb", "confined SIMULATED")
+    assert [(p.node_id, p.role, p.fields) for p in plan.parties] == [
+        ("bank", PartyRole.LEFT, ("income",)),
+        ("operator", PartyRole.RIGHT, ("late",)),
+    ]
+    seen = {one.party for one in plan.reveals if "SIMULATED" in one.what}
+    assert seen == {"operator"}
+    able = {"duckdb": "", confined.at_level(Level.CONFINED): ""}
+    there = replace(meeting(), node_id="operator", own={RIGHT: OwnDataset(b"R" * 32, 900, True)}, engines=able)
+    assert plan_of(JOINT, there) == plan
+    with pytest.raises(Unavailable, match="operator cannot confine code at level confined"):
+        plan_of(JOINT, replace(there, engines={"duckdb": ""}))
+    with pytest.raises(Unavailable, match="engine duckdb cannot run at operator"):
+        plan_of(JOINT, replace(there, engines={}))
+
+
+def test_a_stronger_level_than_the_scenario_s_is_not_planned_for_two() -> None:
+    able = {"duckdb": "", confined.at_level(Level.CONFINED): "", confined.at_level(Level.NARROWED): ""}
+    own = {RIGHT: OwnDataset(b"R" * 32, 900, True)}
+    there = replace(meeting(isolation="narrowed"), node_id="operator", own=own, engines=able)
+    assert plan_of(JOINT, there).isolation == plan_of(JOINT, meeting(isolation="narrowed")).isolation
+    assert plan_of(JOINT, there).isolation == "narrowed SIMULATED"
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("SELECT avg(income) AS a FROM data", "this reads those of one"),
+        ("SELECT avg(late) AS a FROM data", "this reads those of one"),
+    ],
+)
+def test_a_statement_over_an_alignment_reads_both(sql: str, told: str) -> None:
+    with pytest.raises(InvalidSpec, match=told):
+        plan_of(replace(JOINT, kind=replace(JOINT.kind, sql=sql)), meeting())
+
+
+def test_one_source_is_named() -> None:
+    for kind in (QuerySpec(None, "SELECT 1"), QuerySpec(LEFT, "SELECT 1", "cd" * 16)):
+        with pytest.raises(InvalidSpec, match="either a dataset or an alignment"):
+            plan_of(replace(JOINT, kind=kind), meeting())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"enclave": "witness"}, "enclave must be the node of one of the owners"),
+        ({"accepts_simulated": False}, "accepts_simulated must be true"),
+        ({"kinds": (JobKind.QUERY,)}, "enclave is for queries and models over an alignment"),
+        ({"datasets": (BANK_USE,)}, "enclave needs one dataset each of two owners"),
+        ({"runtimes": (b"r" * 32,) * 2}, "runtimes names one twice"),
+    ],
+)
+def test_an_enclave_for_two_is_declared_whole(changes: dict[str, Any], told: str) -> None:
+    outputs = (TABLE,) if changes.get("kinds") else (TABLE, ALIGNED)
+    joint = {**STATED, "kinds": (JobKind.PSI, JobKind.QUERY), "enclave": "operator", "accepts_simulated": True}
+    check(scenario(**{**joint, "outputs": (TABLE, ALIGNED)}), FLOORS)
+    with pytest.raises(InvalidSpec, match=told):
+        check(scenario(**{**joint, "outputs": outputs, **changes}), FLOORS)
 
 
 def test_a_statement_uses_the_rows_of_its_dataset() -> None:

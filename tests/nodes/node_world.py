@@ -257,11 +257,13 @@ class World:
         )
         return dataclasses.replace(whole, **changes)
 
-    def approved(self, scenario: Scenario, two: bool = False, person: str = "officer") -> bytes:
-        """Apply for a scenario and have everybody approve it, and a total over two if asked."""
+    def approved(
+        self, scenario: Scenario, two: bool = False, person: str = "officer", simulated: bool = False
+    ) -> bytes:
+        """Apply for a scenario and have everybody approve it; a total over two, and a simulated enclave, if asked."""
         digest = self.clients[person].apply_scenario(scenario).digest
         for client in (self.op_owner, self.bank_owner, self.regulator):
-            view = client.approve_scenario(digest, accepts_two_contributors=two)
+            view = client.approve_scenario(digest, accepts_simulated=simulated, accepts_two_contributors=two)
         assert (view.state, view.awaiting) == ("active", ())
         return digest
 

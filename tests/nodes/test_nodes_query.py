@@ -147,7 +147,8 @@ def test_the_trail_says_how_the_statement_was_confined_and_nothing_of_a_row(worl
     job = world.released(ask("SELECT count(*) AS people FROM data WHERE district IN ('north', 'south')"))
     entries = [logged.entry for logged in world.bank_owner.entries(job_id=job.job_id)]
     facts = {entry.what: {fact.name: fact.value for fact in entry.facts} for entry in entries}
-    assert list(facts) == ["admitted", "released", "delivered"]
+    assert list(facts) == ["admitted", "enclave-wiped", "released", "delivered"]
+    assert facts["enclave-wiped"]["scratch"] == "wiped"
     assert facts["delivered"]["isolation"] == job.isolation == f"{level()} SIMULATED"
     assert CANARY not in repr(entries) and CANARY not in world.log("bank")
 
