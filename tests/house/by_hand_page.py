@@ -38,7 +38,7 @@ class Shell:
             )
         self.run("trap 'kill $(jobs -p) 2>/dev/null || true' EXIT")
 
-    def run(self, commands: str, timeout_s: float = 240.0) -> str:
+    def run(self, commands: str, timeout_s: float = 600.0) -> str:
         """Type commands, wait until they are done, and return what they printed."""
         self._turn += 1
         mark, before = self._folder / f".done-{self._turn}", self.log.stat().st_size

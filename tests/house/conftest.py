@@ -8,6 +8,14 @@ import pytest
 from by_hand_page import PAGE, ROOT, ByHand
 from example_page import Example, Ran
 
+PAGES_OF_MINUTES = {"intersections", "own_model", "income_query"}  # typed by `make test-all`
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if PAGES_OF_MINUTES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.long)
+
 
 @pytest.fixture(scope="session")
 def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ByHand]:

@@ -23,7 +23,7 @@ def _cells(book: Path) -> list[nbformat.NotebookNode]:
 def _run(book: Path) -> str:
     """Run a notebook; return what it printed and showed."""
     read = nbformat.read(book, as_version=4)
-    NotebookClient(read, timeout=240, resources={"metadata": {"path": str(book.parent)}}).execute()
+    NotebookClient(read, timeout=600, resources={"metadata": {"path": str(book.parent)}}).execute()
     outputs = [output for cell in read.cells for output in cell.get("outputs", ())]
     return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
 

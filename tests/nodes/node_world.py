@@ -269,7 +269,7 @@ class World:
 
     # --- jobs ---------------------------------------------------------------------------------------------------
 
-    def ended(self, job_id: str, client: Client | None = None, timeout_s: float = 60.0) -> JobView:
+    def ended(self, job_id: str, client: Client | None = None, timeout_s: float = 180.0) -> JobView:
         """Return a job once it has ended, however it did."""
         client = client or self.officer
         end = time.monotonic() + timeout_s
@@ -291,7 +291,7 @@ class World:
         assert view.state is State.RELEASED, f"{view.failure}\n{self.logs()}"
         return view
 
-    def held(self, job_id: str, timeout_s: float = 60.0) -> None:
+    def held(self, job_id: str, timeout_s: float = 180.0) -> None:
         """Wait until a job is held at the bank and at the operator."""
         end = time.monotonic() + timeout_s
         for client in (self.officer, self.op_owner):
@@ -300,7 +300,7 @@ class World:
                 assert time.monotonic() < end, f"not held: {view.stages}\n{self.logs()}"
                 time.sleep(0.05)
 
-    def reached(self, job_id: str, stage: str, timeout_s: float = 60.0) -> None:
+    def reached(self, job_id: str, stage: str, timeout_s: float = 180.0) -> None:
         """Wait until a job is in a stage."""
         end = time.monotonic() + timeout_s
         while True:
