@@ -21,6 +21,7 @@ from sandbox.model import (
     DatasetRef,
     Environment,
     JobSpec,
+    ModelSpec,
     Plan,
     PlanView,
     PsiSpec,
@@ -37,6 +38,7 @@ from sandbox.store import datasets
 from sandbox.usage import tariff
 
 _ENCRYPT_S = {"ifma": 1.6e-4, "gmp": 6e-4}  # a ciphertext a row, 2048 bits, one core: bench.paillier
+_VALUE = 8  # bytes of a value that goes into another owner's enclave, about
 _CIPHERTEXT = 512  # bytes, 2048-bit key
 _NOTES = {
     "ecdh-sm2": f"SM2 back end at this node: {sm2curve.BACKEND}; {sm2curve.WHY}",
@@ -108,8 +110,9 @@ def _cost(
         return Cost(1.0 + per_row * rows, _CIPHERTEXT * rows, 250, 0)
     if isinstance(spec.kind, AggregateSpec):
         return Cost(1.0 + 1e-6 * rows, _CIPHERTEXT * len(plan.parties), 150, 0)
-    if isinstance(spec.kind, QuerySpec):
-        return Cost(2.0 + 1e-6 * rows, 0, 300 + rows // 5_000, 0)
+    if isinstance(spec.kind, QuerySpec | ModelSpec):
+        moved = _VALUE * rows * max(len(party.fields) for party in plan.parties) if spec.kind.alignment else 0
+        return Cost(2.0 + 1e-6 * rows, moved, 300 + rows // 5_000, 0)
     return Cost(0.2 + 2e-6 * rows, 4 * rows, 60 + rows // 10_000, 0)
 
 

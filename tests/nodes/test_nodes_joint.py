@@ -157,6 +157,7 @@ def test_a_statement_over_both_is_answered_as_over_the_joined_rows(
 def test_the_plan_says_before_who_would_see_what(world: World, meeting: Any) -> None:
     here = meeting("operator")
     plan = world.officer.plan(specs.query(here.scenario, here.alignment, STATEMENT))
+    assert plan.expected_bytes > 0
     told = {(one.party, "SIMULATED" in one.what) for one in plan.reveals}
     assert ("operator", True) in told and ("bank", True) not in told
     assert any(one.party == "bank" and "how many of the shared rows each group has" in one.what for one in plan.reveals)

@@ -113,3 +113,19 @@ def test_a_file_that_is_not_there_is_named(files: Path) -> None:
 def test_parameters_are_plain(value: object) -> None:
     with pytest.raises(InvalidSpec, match="parameters are texts"):
         specs.model(bytes(32), REF, bytes(32), {"x": value})
+
+
+def test_a_statement_or_a_bundle_may_read_an_alignment(tmp_path: Path) -> None:
+    document = tmp_path / "job.toml"
+    document.write_text(f'scenario = "{DIGEST}"\n[query]\nalignment = "${{align}}"\nsql = "{STATEMENT}"\n')
+    spec, _ = job_from_file(document, {"align": "ab" * 16})
+    assert spec.kind == QuerySpec(None, STATEMENT, "ab" * 16)
+    assert spec.kind == specs.query(bytes(32), "ab" * 16, STATEMENT).kind
+    measured = bytes(range(32))
+    document.write_text(f'scenario = "{DIGEST}"\n[model]\nalignment = "{"ab" * 16}"\nbundle = "{measured.hex()}"\n')
+    assert job_from_file(document)[0].kind == ModelSpec(None, measured, "{}", "ab" * 16)
+    document.write_text(
+        f'scenario = "{DIGEST}"\n[query]\nalignment = "x"\ndataset = {{ file = "a.json" }}\nsql = "SELECT 1"\n'
+    )
+    with pytest.raises(InvalidSpec, match="either a dataset or an alignment"):
+        job_from_file(document)
