@@ -23,10 +23,12 @@ from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.crypto.sm4 import seal, unseal
 from sandbox.errors import (
+    IntegrityFailed,
     InvalidSpec,
     JobFailed,
     NotFound,
     PolicyRefused,
+    ProtocolFailed,
     Unavailable,
     WrongState,
 )
@@ -255,7 +257,7 @@ class Materials(Books):
         quote = await asyncio.to_thread(enclaves.quoted, self.keys, level, measurement)
         facts = {fact.name: fact.value for fact in broker.facts(quote)}
         try:
-            enclaves.release(quote, self.scenario(job.plan), measurement)
+            enclaves.release(quote, self.scenario(job.plan), job.spec)
         except PolicyRefused:
             await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
             raise
@@ -290,6 +292,7 @@ class Materials(Books):
 
         Raises:
             PolicyRefused: it may not.
+            ProtocolFailed: this is no quote of that node.
         """
         with self.store.read() as conn:
             standing = book.standing(conn, job.plan.scenario_digest)
@@ -297,11 +300,16 @@ class Materials(Books):
             raise JobFailed("the scenario is not here any more")
         scenario, given = standing.scenario, standing.approved_by.get(self.node_id)
         is_accepted = scenario.accepts_simulated and given is not None and given.simulated
-        quote = await asyncio.to_thread(enclaves.read, text, nonce, root)
-        facts = {fact.name: fact.value for fact in broker.facts(quote)} | {"enclave": scenario.enclave}
+        facts = {"enclave": scenario.enclave}
         try:
-            allowed = enclaves.approved(scenario, confined.program_of(job.spec), is_accepted)
-            grant = broker.grant_key(key, quote, allowed)
+            quote = await asyncio.to_thread(enclaves.read, text, nonce, root)
+            facts |= {fact.name: fact.value for fact in broker.facts(quote)}
+            grant = broker.grant_key(key, quote, enclaves.approved(scenario, job.spec, is_accepted))
+        except (InvalidSpec, IntegrityFailed) as error:
+            await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
+            raise ProtocolFailed(
+                f"sent no quote of its own: {error}", party=scenario.enclave, stage="compute"
+            ) from None
         except PolicyRefused:
             await self.write(lambda conn: self.enter(conn, "key-refused", job, facts))
             raise

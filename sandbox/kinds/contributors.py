@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from sandbox.errors import ProtocolFailed
+from sandbox.errors import PartyFailed, ProtocolFailed
 from sandbox.kinds import cells, dominance, margins, noise, sealed
 from sandbox.kinds.cells import Codes, Mask, Shape
 from sandbox.kinds.counted import Counted
@@ -107,7 +107,7 @@ def _open(task: Task, layout: Layout, additions: Additions, number: int) -> list
     collector = aggregator(task.plan)
     share = task.artefact(task.plan.job_id, f"share-from-{collector}")
     with PrivateKey.from_bytes(task.paillier_key) as key:
-        plain = key.decrypt(sealed.checked(key.public, share, layout.plaintexts(number), collector))
+        plain = key.decrypt(sealed.checked(key.public, share, layout.plaintexts(number), collector), threads=task.cores)
     return sealed.opened(layout, plain, additions, number)
 
 
@@ -137,15 +137,20 @@ def _encrypt(
     """Encrypt this party's sums under masks; at the aggregator, add up everybody's."""
     holder, collector = key_holder(task.plan), aggregator(task.plan)
     key = sealed.offer_key(task, list(seeds)) if task.me == holder else sealed.take_key(task, holder, spec.key_bits)
+    if task.me not in (holder, collector):
+        task.send(collector, "key", key.key_id)
     hidden = masks(task.me, seeds, _context(task, "sums"), layout.mask_slots(len(sums)), layout.mask_bits)
     total = key.encrypt(layout.pack(sums, additions, masks=hidden), threads=task.cores)
     if task.me != collector:
         task.send(collector, "cipher", total)
         return
     for other in seeds:
+        # Of two keys the product would open to nobody, and nobody could say why.
+        if other != holder and task.receive(other, "key") != key.key_id:
+            raise PartyFailed(tell="encrypts under another key than came here", party=other, stage=sealed.STAGE)
         part = sealed.checked(key, task.receive(other, "cipher"), layout.plaintexts(len(sums)), other)
-        total = key.add(total, part, fresh=False)
-    task.keep(f"share-for-{holder}", key.rerandomise(total))
+        total = key.add(total, part, threads=task.cores, fresh=False)
+    task.keep(f"share-for-{holder}", key.rerandomise(total, threads=task.cores))
 
 
 def _shown(lines: Lines, numbers: NDArray[Any], blank: Mask | None) -> NDArray[Any]:

@@ -160,7 +160,8 @@ def _measure(
         if bool((every < 0).any()) or int(every.sum()) != rows:
             raise ProtocolFailed("other rows are in groups than are shared", party=grouping, stage="compute")
         hidden = task.receive(grouping, "masked")
-        share = key.decrypt(sealed.checked(key.public, hidden, layout.plaintexts(shape.cells), grouping))
+        masked = sealed.checked(key.public, hidden, layout.plaintexts(shape.cells), grouping)
+        share = key.decrypt(masked, threads=task.cores)
         task.keep("key", key.public.to_bytes())
     _keep_share(task, grouping, share)
     least = int(counted.rows.min())
@@ -189,7 +190,7 @@ def _group(
     sums = [cells.grouped_sums(codes, column, shape.cells) for column in values]
     key = sealed.take_key(task, measuring, spec.key_bits)
     total = _add_up(task, key, codes, shape.cells, sealed.row_layout(other_shape, rows, spec.key_bits).parts, measuring)
-    hidden, hiding = sealed.hide(key, total)
+    hidden, hiding = sealed.hide(key, total, threads=task.cores)
     shown = Counted(counted.rows, np.zeros((0, shape.cells), np.int64), counted.rest)
     task.send(measuring, "counts", shown.to_bytes())
     task.send(measuring, "masked", hidden)
@@ -212,7 +213,7 @@ def _add_up(task: Task, key: PublicKey, codes: Codes, groups: int, parts: int, m
         batch = places[first : first + each].ravel()
         came = sealed.checked(key, task.receive(measuring, "cipher"), len(batch), measuring)
         part = key.grouped_sums(came, batch, (groups + 1) * parts, threads=task.cores, fresh=False)
-        total = key.add(total, part, fresh=False) if total else part
+        total = key.add(total, part, threads=task.cores, fresh=False) if total else part
         task.progress(min(first + each, len(codes)), len(codes))
     return total[: groups * parts * 2 * key.size]
 

@@ -16,13 +16,14 @@ Security:  nothing of a row is sent before this owner's node has verified the qu
 Reveals:   to the enclave's node, since it is simulated: the columns that are used, of all shared rows.
 Shapes:    a message holds at most ``PIECE`` bytes of sealed rows.
 Errors:    ``PolicyRefused`` where the quote is not what was approved, ``ProtocolFailed`` naming who sent something else
-           than was planned.
+           than was planned, ``JobFailed`` where more would travel than may.
 Not here:  the decision (``policy.enclaves``), what is computed (``query``, ``model``).
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
@@ -39,14 +40,15 @@ from sandbox.kinds.population import SHARED, Sketcher
 from sandbox.kinds.psi import ALIGNMENT
 from sandbox.model import DatasetUse, JobSpec, ModelSpec, Plan, Population, QuerySpec, RawResult, Reveal, Scenario
 from sandbox.psi.keys import Positions
-from sandbox.tee_sim.attest import NONCE_SIZE, measure_runtime
+from sandbox.tee_sim.attest import NONCE_SIZE, QUOTE_BYTES, measure_runtime
 from sandbox.tee_sim.broker import Binding, open_grant, open_rows, seal_rows
 
 PIECE: Final = 4 << 20  # bytes
 MOST: Final = 1 << 30  # bytes of sealed rows
 _TABLE: Final = "rows"
 _JUDGED: Final = "judged"
-_NUMBERS: Final = 1 << 20  # bytes of what gates judge
+_NUMBERS: Final = 7 << 20  # bytes of what gates judge: nearly what one message between nodes holds
+_FIGURES: Final = re.compile(r"rows|(group|rest|top|remainder)\..+")  # nothing that a node does anything else with
 _SHARED_ZH: Final = "共有行中本作业使用的各列：可信环境为模拟（SIMULATED），其节点管理员可见"
 Columns = tuple[tuple[str, ...], ...]
 
@@ -71,7 +73,7 @@ def divided(names: Sequence[str], uses: Sequence[DatasetUse], key: Sequence[str]
         InvalidSpec: both have a column of that name, or one of the two brings nothing.
     """
     held = [{*use.fields, use.label} for use in uses]
-    if both := sorted(set(names) & held[0] & held[1]):
+    if both := sorted(set(names) & (held[0] | set(uses[0].key)) & held[1]):
         raise InvalidSpec(tell=f"both owners have a column {both[0]!r}", hint="register one of them under another name")
     found = tuple(tuple(name for name in names if name in columns) for columns in held)
     brings = ((*found[0], *key), found[1])
@@ -119,7 +121,10 @@ def give(task: Task, columns: Sequence[str]) -> None:
     """Send columns of this owner's shared rows, sealed for the enclave that its node let have them."""
     enclave, nonce, key = task.scenario.enclave, secrets.token_bytes(NONCE_SIZE), secrets.token_bytes(KEY_SIZE)
     task.send(enclave, "nonce", nonce)
-    grant = task.grant_rows(task.receive(enclave, "quote"), nonce, key)
+    quote = task.receive(enclave, "quote")
+    if len(quote) > QUOTE_BYTES:
+        raise ProtocolFailed("sent no quote", party=enclave, stage="compute")
+    grant = task.grant_rows(quote, nonce, key)
     sealed = seal_rows(key, _TABLE, _own(task, columns))
     task.send(enclave, "grant", grant)
     task.send(enclave, "shared", len(sealed).to_bytes(8, "big"))
@@ -128,16 +133,21 @@ def give(task: Task, columns: Sequence[str]) -> None:
 
 
 def hear(task: Task) -> tuple[dict[str, int], str]:
-    """Return what this owner's gate is to judge, and a sample for its reviewers where there is one."""
+    """Return what this owner's gate is to judge, and a sample for its reviewers where there is one.
+
+    Raises:
+        ProtocolFailed: it is not in its form, or tells this node something else than what gates judge.
+    """
     enclave = task.scenario.enclave
     body = task.receive(enclave, "judged")
     try:
         said = json.loads(body if len(body) <= _NUMBERS else b"")
         numbers, sample = said["numbers"], said["sample"]
-        is_plain = all(type(name) is str and type(value) is int for name, value in numbers.items())
+        is_plain = all(_FIGURES.fullmatch(name) and _is_size(value) for name, value in numbers.items())
+        "".join((sample, *numbers)).encode()  # JSON can spell what is no text
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         is_plain = False
-    if not is_plain or type(sample) is not str:
+    if not is_plain:
         raise ProtocolFailed("what the gate is to judge is not in its form", party=enclave, stage="compute")
     task.keep(_JUDGED, json.dumps(numbers, sort_keys=True).encode())
     return numbers, sample
@@ -168,8 +178,15 @@ def take(task: Task, other: str, own: Sequence[str], others: Sequence[str]) -> p
 
 
 def tell(task: Task, other: str, numbers: Mapping[str, int], sample: str = "") -> None:
-    """Tell the other owner's gate what it is to judge."""
-    task.send(other, "judged", json.dumps({"numbers": dict(numbers), "sample": sample}).encode())
+    """Tell the other owner's gate what it is to judge.
+
+    Raises:
+        JobFailed: it is more than that would hear.
+    """
+    body = json.dumps({"numbers": dict(numbers), "sample": sample}, separators=(",", ":")).encode()
+    if len(body) > _NUMBERS:
+        raise JobFailed(tell="the other owner's gate would have too many numbers to judge", stage="compute")
+    task.send(other, "judged", body)
 
 
 def other_owner(task: Task) -> str:
@@ -192,10 +209,12 @@ def unpack(share: bytes, sender: str) -> tuple[dict[str, bytes], dict[str, int]]
     start = 4 + int.from_bytes(share[:4], "big")
     try:
         head = json.loads(share[4:start])
-        sizes, numbers = dict(head["sizes"]), dict(head["numbers"])
-        if sum(sizes.values()) != len(share) - start or min(sizes.values()) < 0:
+        sizes, numbers = head["sizes"], head["numbers"]
+        if type(numbers) is not dict or not all(map(_is_size, sizes.values())):
+            raise ValueError("no sizes")
+        if sum(sizes.values()) != len(share) - start:
             raise ValueError("other sizes")
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ProtocolFailed("the tables did not come as announced", party=sender, stage="reveal") from None
     tables = {}
     for name, size in sizes.items():
@@ -205,16 +224,27 @@ def unpack(share: bytes, sender: str) -> tuple[dict[str, bytes], dict[str, int]]
 
 
 def finish(task: Task, outputs: Collection[str]) -> RawResult:
-    """At the recipient's node: keep the tables that came from the enclave."""
+    """At the recipient's node: keep the tables that came from the enclave.
+
+    Raises:
+        JobFailed: the job is over one owner's rows, and nothing was to come.
+    """
+    if not alignment_of(task.spec):
+        raise JobFailed("nothing of this job comes from another node")
     enclave = task.scenario.enclave
     tables, numbers = unpack(task.artefact(task.plan.job_id, f"share-from-{enclave}"), enclave)
-    if not tables.keys() <= set(outputs):
+    if tables.keys() != {rule.name for rule in task.plan.outputs} & set(outputs):
         raise ProtocolFailed("sent something else than the outputs", party=enclave, stage="reveal")
     if json.dumps(numbers, sort_keys=True).encode() != task.artefact(task.plan.job_id, _JUDGED):
         raise ProtocolFailed("other numbers came than were judged", party=enclave, stage="reveal")
     for name, content in tables.items():
         task.keep(name, content)
     return RawResult(numbers, {}, {name: name for name in tables})
+
+
+def _is_size(value: object) -> bool:
+    """Whether this is a number of people, bytes or permille; True is none, and 1.0 is none."""
+    return type(value) is int and 0 <= value < 1 << 63
 
 
 def _own(task: Task, columns: Sequence[str]) -> pa.Table:

@@ -43,11 +43,14 @@ def rows_of(values: list[Whole], present: list[Mask]) -> NDArray[np.int64]:
     return np.stack([*values, *(mask.astype(np.int64) for mask in present)], axis=1)
 
 
-def hide(key: PublicKey, sums: bytes) -> tuple[bytes, bytes]:
-    """Return ciphertexts of the sums plus uniform numbers, and those numbers: the adder's share."""
+def hide(key: PublicKey, sums: bytes, *, threads: int = 1) -> tuple[bytes, bytes]:
+    """Return fresh ciphertexts of the sums plus uniform numbers, and those numbers: the adder's share.
+
+    Fresh, or the holder, who knows the randomness of every row it encrypted, could try which rows were added.
+    """
     count = len(sums) // (2 * key.size)
     hiding = b"".join(secrets.randbelow(key.n).to_bytes(key.size, "big") for _ in range(count))
-    return key.add_plain(sums, hiding), hiding
+    return key.add_plain(sums, hiding, threads=threads), hiding
 
 
 def join(key: PublicKey, masked: bytes, hiding: bytes, party: str) -> bytes:

@@ -18,23 +18,25 @@ from sandbox import signed
 from sandbox.crypto.sm2 import PrivateKey, PublicKey
 from sandbox.keyring import NodeKeys
 from sandbox.kinds import confined
-from sandbox.model import Scenario
+from sandbox.model import JobSpec, ModelSpec, Scenario
 from sandbox.tee_sim import attest, broker
 from sandbox.tee_sim.attest import Expectation, Quote, SimulatedAttester
 from sandbox.tee_sim.broker import Approved
 from sandbox.tee_sim.levels import Level
 
 
-def approved(scenario: Scenario, program: bytes, accepts_simulated: bool = True) -> Approved:
-    """Return what a scenario's approvals let open the rows of this node.
+def approved(scenario: Scenario, spec: JobSpec, accepts_simulated: bool = True) -> Approved:
+    """Return what a scenario's approvals let open the rows of this node for a job.
+
+    A bundle has to be one that the scenario names. A statement is none: admission has read it against the scenario.
 
     Args:
-        program: the measurement of what the job runs, which admission has held against the scenario.
         accepts_simulated: whether a simulated enclave will do; the node's own does for its own rows.
     """
     levels = tuple(Level)  # strongest first
+    program = frozenset({confined.program_of(spec)})
     return Approved(
-        bundles=frozenset({program}),
+        bundles=program & frozenset(scenario.bundles) if isinstance(spec.kind, ModelSpec) else program,
         runtimes=frozenset(scenario.runtimes or {attest.measure_runtime()}),
         levels=frozenset(level.value for level in levels[: levels.index(confined.least(scenario)) + 1]),
         accepts_simulated=accepts_simulated,
@@ -59,13 +61,13 @@ def quoted(keys: NodeKeys, level: str, bundle: bytes) -> Quote:
     return attest.verify(text, keys.identity.public, Expectation(nonce=nonce, bundle=bundle))
 
 
-def release(found: Quote, scenario: Scenario, program: bytes) -> None:
+def release(found: Quote, scenario: Scenario, spec: JobSpec) -> None:
     """Decide whether this node's enclave of a quote may open rows of this node under a scenario.
 
     Raises:
         PolicyRefused: it may not.
     """
-    broker.release(found, approved(scenario, program))
+    broker.release(found, approved(scenario, spec))
 
 
 def read(text: bytes, nonce: bytes, root: PublicKey) -> Quote:

@@ -48,10 +48,21 @@ class Group:
         file = self._any("memory") / ("memory.events" if self.unified else "memory.oom_control")
         return _fields(file).get("oom_kill", 0)
 
-    def peak(self) -> int:
-        """The most memory in use at once, in bytes; 0 if the kernel does not say."""
-        file = self._any("memory") / ("memory.peak" if self.unified else "memory.max_usage_in_bytes")
-        return _number(file)
+    def mark(self) -> int:
+        """The highest charge so far, in bytes, copies of files included; 0 if the kernel does not say."""
+        return _number(self._any("memory") / ("memory.peak" if self.unified else "memory.max_usage_in_bytes"))
+
+    def charge(self) -> tuple[int, int]:
+        """Return in bytes what is charged now, and how much of it is copies of files on disk.
+
+        Those are charged to whoever reads a file first, fill whatever is left up to the limit, and are dropped when
+        memory is short. Files in memory are not among them.
+        """
+        folder = self._any("memory")
+        now = _number(folder / ("memory.current" if self.unified else "memory.usage_in_bytes"))
+        found = _fields(folder / "memory.stat")
+        files, in_memory = ("file", "shmem") if self.unified else ("total_cache", "total_shmem")
+        return now, max(0, found.get(files, 0) - found.get(in_memory, 0))
 
     def cpu_s(self) -> float:
         """The processor time used so far."""

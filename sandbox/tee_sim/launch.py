@@ -25,6 +25,8 @@ from sandbox.tee_sim.levels import Level, Limits
 from sandbox.tee_sim.link import HINTS, Warden
 
 _EXTRA_PROCESSES: Final = 4  # bubblewrap's own
+_SHARE: Final = 16  # of the limit on memory: the largest array whose memory is kept
+_OWN_MIB: Final = 32  # what the C library keeps by itself
 _BUBBLEWRAP: Final = "/usr/bin:/usr/local/bin:/bin"
 
 
@@ -137,7 +139,7 @@ def _order(
         "inside": inside.__file__,
         "library": library,
         "system": [str(path) for path in seen.system],
-        "environment": _environment(home, tmp, limits.cores),
+        "environment": _environment(home, tmp, limits),
         "command": [program, "-S", "-s", "-P", "-B", script, f"{place}/in", f"{place}/out", site, *numbers, preload],
     }
     if narrowed:
@@ -152,7 +154,20 @@ def _order(
     return order
 
 
-def _environment(home: str, tmp: str, cores: int) -> dict[str, str]:
+def allocator(memory_mib: int) -> dict[str, str]:
+    """Return how the C library is told to keep freed memory for the next array, instead of giving it back at once.
+
+    It gives back what is larger than it has seen freed, 32 MiB at most, so that every temporary column of a large
+    table is zeroed page by page again: a third of the time of arithmetic over columns. Its rule stays, with a share of
+    the limit in place of 32 MiB. The price is memory in holes between arrays, each below that share.
+    """
+    largest = memory_mib // _SHARE
+    if largest <= _OWN_MIB:
+        return {}
+    return {"MALLOC_MMAP_THRESHOLD_": str(largest << 20), "MALLOC_TRIM_THRESHOLD_": str(largest << 21)}
+
+
+def _environment(home: str, tmp: str, limits: Limits) -> dict[str, str]:
     """Return the whole environment of merchant code."""
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "ARROW_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
     return {
@@ -164,7 +179,8 @@ def _environment(home: str, tmp: str, cores: int) -> dict[str, str]:
         "PYTHONHOME": home,
         "PYTHONHASHSEED": "0",
         "LD_LIBRARY_PATH": f"{home}/lib",
-        **dict.fromkeys(threads, str(cores)),
+        **dict.fromkeys(threads, str(limits.cores)),
+        **allocator(limits.memory_mib),
     }
 
 

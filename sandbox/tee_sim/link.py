@@ -80,15 +80,12 @@ class Warden:
     def poll(self, wait_s: float) -> dict[str, Any] | None:
         """Take in what is there, waiting a little; return the last message once the jail has ended."""
         handles = [] if self._is_closed else [h for h in (self._log, self._control.fileno()) if h >= 0]
-        for handle in _readable(handles, wait_s):
+        for handle in _readable(handles, wait_s if self._last() is None else 0.0):
             if handle == self._log:
                 self._read_log()
             else:
                 self._read_control()
-        for message in self._messages:
-            if "status" in message or "failed" in message:
-                return message
-        return None
+        return self._last()
 
     def is_ready(self, wait_s: float) -> bool:
         """Whether the interpreter inside waits for its job."""
@@ -157,6 +154,9 @@ class Warden:
             self.group.kill()
             self.group.remove()
         shutil.rmtree(self._folder.path, ignore_errors=True)
+
+    def _last(self) -> dict[str, Any] | None:
+        return next((message for message in self._messages if "status" in message or "failed" in message), None)
 
     def _wait(self, wait_s: float) -> dict[str, Any] | None:
         end = time.monotonic() + wait_s

@@ -13,6 +13,7 @@ import signal
 from typing import Final
 
 from sandbox.tee_sim import processes
+from sandbox.tee_sim.cgroup import Group
 from sandbox.tee_sim.levels import Level, Limits, Reason
 from sandbox.tee_sim.link import Warden
 
@@ -29,7 +30,7 @@ class Watch:
         """
         self._warden, self._limits, self._inputs = warden, limits, input_bytes
         self._before = self._cpu_s()
-        self._peak = 0
+        self._peak = self._copies = 0
 
     def look(self) -> Reason | None:
         """Return the limit that is passed, if one is."""
@@ -37,6 +38,7 @@ class Watch:
         if self._cpu_s() - self._before > limits.cpu_s:
             return Reason.CPU
         if group is not None:
+            self._note(group)
             return Reason.MEMORY if group.kills() else None
         family = processes.descendants(self._warden.pid)
         held = processes.memory(family)
@@ -62,9 +64,23 @@ class Watch:
         return Reason.DISK if ended_by == signal.SIGXFSZ else None
 
     def peak_mib(self) -> int:
-        """Return the most that was held at once; without a control group, of the moments looked at."""
+        """Return the most that was held at once: private memory and files in memory, the jail's own start included.
+
+        With a control group the kernel's highest charge less the copies of files, and never less than what was seen
+        at a look: too little only if it was held between two looks, before such copies came. Inputs are charged to
+        the node. Without a group it is the most at any look, with what was touched of the inputs.
+        """
         group = self._warden.group
-        return -(-(group.peak() if group is not None else self._peak) // _MIB)
+        if group is not None:
+            self._note(group)
+            self._peak = max(self._peak, group.mark() - self._copies)
+        return -(-self._peak // _MIB)
+
+    def _note(self, group: Group) -> None:
+        """Look at what is charged to the group."""
+        charged, copies = group.charge()
+        self._copies = max(self._copies, copies)
+        self._peak = max(self._peak, charged - copies)
 
     def _cpu_s(self) -> float:
         group = self._warden.group

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import phe
 import pytest
@@ -147,6 +149,13 @@ def test_without_phe_the_hint_says_how_to_get_it(monkeypatch):
     with pytest.raises(Unavailable) as caught:
         bridge.public_to_phe(PUBLIC)
     assert "data-sandbox[phe]" in caught.value.hint
+
+
+def test_the_lines_on_the_page_do_what_they_say():
+    page = (Path(__file__).parents[2] / "docs" / "totals.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == program.rpartition("# ")[2]
 
 
 def test_the_library_is_loaded_only_when_used():

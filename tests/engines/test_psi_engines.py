@@ -11,7 +11,7 @@ import pytest
 from engine_pairs import SALT, Call, digests, in_children, joined, needs_spu, over_channel, sets, terms
 
 from sandbox.errors import InvalidSpec, PartyFailed
-from sandbox.psi import ecdh, ecdh_sm2, reference
+from sandbox.psi import commutative, ecdh, ecdh_sm2, reference
 from sandbox.psi.buckets import number_of
 from sandbox.psi.contract import EVERYTHING, Bucket, Role
 
@@ -53,7 +53,8 @@ def check(pair: Pair, left: pa.Array, right: pa.Array, expected: int, learner: R
         (100, 99, 0), (1000, 10, 5), (4097, 4096, 17),
     ],
 )  # fmt: skip
-def test_equals_the_reference(pair, left, right, common):
+def test_equals_the_reference(pair, left, right, common, monkeypatch):
+    monkeypatch.setattr(commutative, "BATCH", 4096)  # so that the last of them takes two messages
     check(pair, *sets(left, right, common), common)
 
 

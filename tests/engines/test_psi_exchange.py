@@ -281,7 +281,8 @@ def test_a_bucket_is_padded_so_that_its_size_tells_nothing(group, learner):
     assert next(iter(shapes))[1] == group.element * padded_size(300, 3)
 
 
-def test_progress_grows_to_one(group):
+def test_progress_grows_to_one(group, monkeypatch):
+    monkeypatch.setattr(commutative, "BATCH", 2048)
     left, right = sets(5000, 100, 50)
     seen: list[float] = []
     with channels() as (here, there):
@@ -294,7 +295,7 @@ def test_progress_grows_to_one(group):
             ),
         )
     assert len(results[0]) == 50
-    assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) == 4
+    assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) == 6
 
 
 def test_batches_overlap_with_the_wire():
@@ -343,3 +344,29 @@ def test_a_repetition_hidden_in_the_unused_bit_of_curve25519_is_refused():
     hidden = second[:31] + bytes([second[31] | 128])
     result = scripted(GROUPS["x25519"], lambda turn, sent: [sent, first + second + hidden, None][turn])
     assert isinstance(result, ProtocolFailed), result
+
+
+# -- which names are equal ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [1, 3, 2**63], ids=["first words all equal", "few first words", "any first words"])
+def test_equal_names_are_found_whatever_their_first_words(first):
+    draw = np.random.default_rng(first)
+    for size in (0, 1, 2, 3, 50):
+        one, other = (
+            np.stack([draw.integers(0, first, size, np.uint64), draw.permutation(2 * size)[:size].astype(np.uint64)], 1)
+            for _ in range(2)
+        )
+        wanted = {tuple(row) for row in one.tolist()} & {tuple(row) for row in other.tolist()}
+        found = commutative._common(one, other)
+        assert len(found) == len(wanted) and {tuple(one[place].tolist()) for place in found} == wanted
+        if wanted:
+            with pytest.raises(ProtocolFailed, match="our own"):
+                commutative._check_fresh(one, other)
+        else:
+            commutative._check_fresh(one, other)
+        if size:
+            with pytest.raises(ProtocolFailed, match="twice"):
+                commutative._common(np.concatenate([one, one[-1:]]), other)
+            with pytest.raises(ProtocolFailed, match="a blinded key twice"):
+                commutative._check_fresh(one, np.concatenate([other, other[:1]]))

@@ -14,17 +14,19 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from sandbox import wire
 from sandbox.crypto.sm2 import PrivateKey as Identity
 from sandbox.errors import NotFound, SandboxError
 from sandbox.gate.judge import judge
 from sandbox.gate.release import release
-from sandbox.kinds import KINDS
+from sandbox.keyring import NodeKeys
+from sandbox.kinds import KINDS, confined
 from sandbox.model import (
     Category,
     Consent,
@@ -50,6 +52,8 @@ from sandbox.model import (
     VersionRule,
 )
 from sandbox.mpc.paillier import PrivateKey, PublicKey
+from sandbox.policy import enclaves
+from sandbox.tee_sim import broker
 from sandbox.worker import Assignment
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "paillier.json").read_text("utf-8"))
@@ -76,6 +80,17 @@ def paillier(bits: int = 2048) -> PrivateKey:
     return PrivateKey(p, q, PublicKey.from_modulus(p * q, exponent_bits=256))
 
 
+@functools.cache
+def node_keys(node: str) -> NodeKeys:
+    """A node's own keys; nobody holds its master key, since nothing here is at rest."""
+
+    def nobody() -> NoReturn:
+        raise NotFound(f"{node} keeps nothing at rest")
+
+    made = {name: Identity.generate() for name in ("identity", "checkpoint", "sealing", "attestation")}
+    return NodeKeys(**made, tls_key=b"", tls_certificate=b"", master=nobody)
+
+
 @dataclasses.dataclass(frozen=True)
 class Message:
     """What one worker sent another."""
@@ -91,6 +106,40 @@ Change = Callable[[Message], Sequence[Message]]
 
 def as_it_is(message: Message) -> Sequence[Message]:
     return (message,)
+
+
+class Gone(Exception):
+    """A worker is no more, and nobody hears of it."""
+
+
+def leaving(party: str, label: str) -> Change:
+    """A party whose worker is gone the moment it would send such a message."""
+
+    def change(message: Message) -> Sequence[Message]:
+        if (message.sender, message.label) == (party, label):
+            raise Gone
+        return (message,)
+
+    return change
+
+
+def noted_threads(monkeypatch: pytest.MonkeyPatch, names: Mapping[type, Sequence[str]]) -> set[tuple[str, int]]:
+    """On how many threads the operations of keys are asked to run from now on."""
+    seen: set[tuple[str, int]] = set()
+
+    def note(place: type, name: str) -> None:
+        original = getattr(place, name)
+
+        def run(*arguments: Any, **options: Any) -> Any:
+            seen.add((name, options.get("threads", 1)))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(place, name, run)
+
+    for place, own in names.items():
+        for name in own:
+            note(place, name)
+    return seen
 
 
 class Desk:
@@ -144,6 +193,7 @@ class Room:
     caches: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
     said: list[Message] = dataclasses.field(default_factory=list)
     key_bits: int = 2048
+    cores: int = 1
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,7 +226,21 @@ class Room:
             answer = self.caches.get(me, {}).get(head["name"], b"")
         elif operation == "cache":
             self.caches.setdefault(me, {})[head["name"]] = body
+        elif operation == "quote":
+            answer = self.quote(me, bytes.fromhex(head["nonce"]), body)
+        elif operation == "grant":
+            answer = self.grant(bytes.fromhex(head["quote"]), bytes.fromhex(head["nonce"]), body)
         return answer
+
+    def quote(self, me: str, nonce: bytes, key: bytes) -> bytes:
+        """A node's quote of the job's enclave, as ``materials`` has it made."""
+        return enclaves.quote(node_keys(me), confined.level_of(self.plan), nonce, confined.program_of(self.spec), key)
+
+    def grant(self, text: bytes, nonce: bytes, key: bytes) -> bytes:
+        """What an owner's node decides of a quote, whose approval accepts a simulated enclave if the scenario does."""
+        quote = enclaves.read(text, nonce, node_keys(self.scenario.enclave).identity.public)
+        approved = enclaves.approved(self.scenario, confined.program_of(self.spec), self.scenario.accepts_simulated)
+        return broker.grant_key(key, quote, approved).sealed
 
     # --- stages -----------------------------------------------------------------------------------------------------
 
@@ -199,6 +263,8 @@ class Room:
                         raw = work(worker)
                         worker.report(raw)
                         ended[party] = raw
+                    except Gone:
+                        pass  # a worker that was killed tells nobody
                     except SandboxError as error:
                         ended[party] = error
                         for other in self._desks.values():
@@ -208,7 +274,7 @@ class Room:
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(60)
+                thread.join(240)
             assert not any(thread.is_alive() for thread in threads), "a party did not end"
         for desk in self._desks.values():
             desk.close()
@@ -225,7 +291,7 @@ class Room:
             "rows": {party: table.num_rows for party, table in self.tables.items()},
             "paillier_key": paillier(self.key_bits).to_bytes().hex() if me == holder else "",
             "deadline_s": self.deadline_s,
-            "cores": 1,
+            "cores": self.cores,
             "population_key": (me[:1].encode() * 32).hex(),
             "part": part,
             "parts": parts,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,13 +15,13 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kind_parties import JOB, NAMES, Message, Room, paillier, ref, room, scenario
+from kind_parties import JOB, NAMES, Message, Room, leaving, noted_threads, paillier, ref, room, scenario
 
 from sandbox.errors import DeadlinePassed, OutputWithheld, PartyFailed, ProtocolFailed, SandboxError, WrongState
 from sandbox.kinds import aggregate, cells, contributors
 from sandbox.kinds.margins import Lines
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
-from sandbox.mpc.paillier import PublicKey
+from sandbox.mpc.paillier import PrivateKey, PublicKey, generate
 
 FIELDS = ("city", "age", "income", "hours")
 CITY, AGE = Dimension("city", "city", ("a", "b", "c")), Dimension("age_band", "age", (), (30, 60))
@@ -259,6 +260,9 @@ def test_what_is_said_shows_no_count_and_is_new_every_time() -> None:
             for words in lists:
                 assert not set(words) & set(true)
                 assert all(1 << 20 < word < (1 << 64) - (1 << 20) for word in words)
+            apart = np.array(lists[0], np.uint64) - np.array(lists[1], np.uint64)[: len(true)]
+            small = (apart < 1 << 20) | (apart > (1 << 64) - (1 << 20))
+            assert not small.any(), "under the same masks the two would differ by what they hide"
     first, second = (sorted((m.sender, m.to, m.label, len(m.body)) for m in asked.said) for asked in rooms)
     assert first == second
     fresh = ("seed", "counts", "cipher", "share")
@@ -301,6 +305,27 @@ def stored(frame: pd.DataFrame, made: cells.Shape) -> list[int]:
         totals = cells.grouped_sums(placed, column, made.cells)
         found += [total - low * count for total, count in zip(totals, counts, strict=True)]
     return found
+
+
+def test_masks_are_of_this_job_and_this_run_whatever_the_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fixed(task: Any, others: Sequence[str]) -> dict[str, bytes]:
+        return {other: hashlib.sha256("|".join(sorted((task.me, other))).encode()).digest() for other in others}
+
+    monkeypatch.setattr(contributors, "_agree_on_seeds", fixed)
+    shown: list[set[bytes]] = []
+    for job, salt in ((JOB, bytes(32)), (JOB, bytes(32)), (JOB, b"2" * 32), ("ef" * 16, bytes(32))):
+        asked = ask([people(n) for n in range(3)], measures=MEASURES[:1], salt=salt)
+        asked.plan = replace(asked.plan, job_id=job)
+        asked.compute()
+        shown.append({m.body for m in asked.said if m.label == "counts"})
+    assert shown[0] == shown[1] and not shown[0] & shown[2] and not shown[0] & shown[3]
+
+
+def test_work_is_spread_over_the_node_s_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = noted_threads(monkeypatch, {PublicKey: ("encrypt", "add", "rerandomise"), PrivateKey: ("decrypt",)})
+    asked = ask([people(n) for n in range(3)], measures=MEASURES[:2], cores=2)
+    assert asked.exact().equals(expected(asked))
+    assert seen == {("encrypt", 2), ("add", 2), ("rerandomise", 2), ("decrypt", 2)}
 
 
 def test_a_pair_s_secret_goes_to_that_pair_only() -> None:
@@ -390,6 +415,17 @@ def test_a_longer_key_than_planned_is_refused() -> None:
     assert (refusal.value.party, refusal.value.stage) == ("bank", "compute")
 
 
+def test_contributors_that_were_given_different_keys_end_it_before_a_sum_is_made() -> None:
+    other = generate().public.to_bytes()
+    for to in ("witness", "operator"):
+        change = on("key", "bank", to, spoilt(lambda b: other))
+        asked = ask([people(n) for n in range(3)], measures=MEASURES[:2], change=change)
+        with pytest.raises(PartyFailed, match="under another key") as refusal:
+            asked.compute()
+        assert (refusal.value.party, refusal.value.stage) == ("witness", "compute")
+        assert not [key for key in asked.artefacts if key[2].startswith("share")]
+
+
 def test_numbers_that_do_not_add_up_end_it_though_of_many_nobody_can_say_whose_they_are() -> None:
     for count, sender, named in ((3, "witness", ""), (2, "operator", "operator")):
         change = on("counts", sender, "bank", spoilt(lambda b: os.urandom(len(b))))
@@ -447,6 +483,18 @@ def test_a_contributor_that_does_not_come_is_named() -> None:
     named = [error for error in ended.values() if isinstance(error, DeadlinePassed)]
     assert named and {(error.party, error.stage) for error in named} == {("witness", "compute")}
     assert all(isinstance(error, SandboxError) for error in ended.values())
+    assert not [key for key in asked.artefacts if key[2].startswith("share")]
+
+
+@pytest.mark.parametrize(
+    ("party", "label"), [("operator", "seed"), ("witness", "counts"), ("bank", "key"), ("witness", "cipher")]
+)
+def test_a_contributor_that_goes_away_is_named_wherever_it_was(party: str, label: str) -> None:
+    asked = ask([people(n, 20) for n in range(3)], measures=MEASURES[:1], change=leaving(party, label), deadline_s=2.0)
+    ended = asked.stage("compute")
+    named = [error for error in ended.values() if isinstance(error, DeadlinePassed)]
+    assert party not in ended and named
+    assert {(error.party, error.stage) for error in named} == {(party, "compute")}
     assert not [key for key in asked.artefacts if key[2].startswith("share")]
 
 

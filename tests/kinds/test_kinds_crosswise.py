@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kind_parties import EARLIER, JOB, Message, Room, paillier, room, scenario
+from kind_parties import EARLIER, JOB, Message, Room, leaving, noted_threads, paillier, room, scenario
 
 from sandbox.errors import (
     DeadlinePassed,
@@ -27,6 +27,7 @@ from sandbox.errors import (
 from sandbox.kinds import aggregate, cells, crosswise, sealed
 from sandbox.kinds.population import SHARED, Sketcher
 from sandbox.model import AggregateSpec, Dimension, Measure, MeasureRange, Statistic
+from sandbox.mpc.paillier import PrivateKey, PublicKey
 
 BANK, OPERATOR = ("income", "branch", "bad"), ("late", "util", "city")
 DIMENSIONS = (
@@ -49,6 +50,7 @@ USE, LATES = Measure("use", Statistic.MEAN, "util"), Measure("lates", Statistic.
 INCOMES = Measure("incomes", Statistic.HISTOGRAM, "income_band")
 KNOWN = Measure("known", Statistic.COUNT, "late")
 WEIGHED = Measure("weighed", Statistic.WEIGHTED_SUM, "income", "bad")
+TOLD = Measure("told", Statistic.COUNT, "income")
 
 
 def tables(seed: int, rows: int = 90, missing: float = 0.0) -> tuple[pa.Table, pa.Table]:
@@ -121,6 +123,8 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[Measure, ...]]] = {
     "own bands beside the others": (("city",), (LATES, INCOME)),
     "only counts of the other side": (("branch",), (KNOWN,)),
     "a weighted sum of the other side": (("city",), (WEIGHED,)),
+    "every statistic of the other side by two dimensions": (("city", "util_band"), (SPREAD, WEIGHED, DEFAULTS, TOLD)),
+    "a sum and own bands by two dimensions": (("city", "util_band"), (INCOME, LATES)),
     "no groups": ((), (DEFAULTS, LATE)),
     "no groups, measures of one side": ((), (LATE, USE)),
 }
@@ -271,6 +275,30 @@ def test_the_measure_side_decrypts_sums_under_a_uniform_number() -> None:
     other = ask(("util_band",), DEFAULTS, INCOME)
     other.compute()
     assert other.artefacts["bank", JOB, "own-share"] != share
+
+
+def test_what_goes_back_does_not_show_which_rows_were_added() -> None:
+    """The measure side knows the randomness of every row it encrypted, and could try who makes up a product of them."""
+    asked = ask(("util_band",), DEFAULTS)
+    asked.compute()
+    spec: Any = asked.spec.kind
+    made, public = cells.shape(spec.groups, spec.measures, asked.scenario), paillier().public
+    codes = cells.group_codes(joined(asked), made.dimensions)
+    sums = public.grouped_sums(b"".join(asked.heard("operator", "cipher")), codes, made.cells, fresh=False)
+    hiding = bytes.fromhex(json.loads(asked.artefacts["operator", JOB, "share-for-bank"])["hiding"])
+    bare = public.add_plain(sums, hiding, fresh=False)
+    (masked,) = asked.heard("bank", "masked")
+    assert paillier().decrypt(bare) == paillier().decrypt(masked)
+    assert not [at for at in range(0, len(bare), 512) if bare[at : at + 512] == masked[at : at + 512]]
+
+
+def test_work_is_spread_over_the_node_s_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crosswise, "MESSAGE", 20 * 512)
+    operations = {PublicKey: ("grouped_sums", "add", "add_plain"), PrivateKey: ("encrypt", "decrypt")}
+    seen = noted_threads(monkeypatch, operations)
+    asked = ask(("util_band",), DEFAULTS, cores=2)
+    assert asked.exact().equals(expected(asked))
+    assert seen == {(name, 2) for names in operations.values() for name in names}
 
 
 def test_before_the_grants_neither_side_has_both_shares() -> None:
@@ -513,6 +541,17 @@ def test_a_side_that_does_not_come_is_named(here: str, away: str) -> None:
     asked = ask(("util_band",), DEFAULTS, deadline_s=1.0)
     (error,) = asked.stage("compute", [here]).values()
     assert isinstance(error, DeadlinePassed) and (error.party, error.stage) == (away, "compute")
+
+
+@pytest.mark.parametrize(
+    ("away", "label"), [("bank", "key"), ("bank", "cipher"), ("operator", "counts"), ("operator", "masked")]
+)
+def test_a_side_that_goes_away_is_named_wherever_it_was(away: str, label: str) -> None:
+    asked = ask(("util_band",), DEFAULTS, change=leaving(away, label), deadline_s=2.0)
+    ((here, error),) = asked.stage("compute").items()
+    assert here != away and isinstance(error, DeadlinePassed)
+    assert (error.party, error.stage) == (away, "compute")
+    assert {key[2] for key in asked.artefacts if key[1] == JOB} <= {"shared"}
 
 
 def test_a_value_outside_its_range_ends_it_without_a_ciphertext() -> None:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -413,9 +414,10 @@ def test_only_the_bundle_that_was_approved_runs_and_only_in_the_runtime_that_was
         good(room.stage("compute"))
 
 
-def test_finish_is_never_asked_for() -> None:
+def test_over_one_owner_s_rows_finish_is_never_asked_for() -> None:
+    alone: Any = SimpleNamespace(spec=asked(b"B" * 32))
     with pytest.raises(JobFailed):
-        model.KIND.finish(None)  # type: ignore[arg-type]
+        model.KIND.finish(alone)
 
 
 # --- bundles at rest --------------------------------------------------------------------------------------------------
@@ -470,9 +472,12 @@ def test_levels_as_strong_as_the_scenario_asks_for_are_accepted() -> None:
         ("unprivileged", {"confined", "unprivileged"}),
         ("narrowed", {"confined", "unprivileged", "narrowed"}),
     ):
-        found = enclaves.approved(held(b"B" * 32, isolation=least))
+        found = enclaves.approved(held(b"B" * 32, isolation=least), asked(b"B" * 32))
         assert found.levels == accepted and found.bundles == {b"B" * 32}
         assert found.runtimes == {attest.measure_runtime()}
+    assert enclaves.approved(held(b"C" * 32), asked(b"B" * 32)).bundles == set()  # the job's is not the scenario's
+    named = enclaves.approved(held(b"B" * 32, runtimes=(b"r" * 32,)), asked(b"B" * 32))
+    assert named.runtimes == {b"r" * 32}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -577,9 +578,10 @@ def test_a_job_that_is_stopped_ends_at_once(jailed: Level, monkeypatch: pytest.M
         assert list((folder / "jails").iterdir()) == []
 
 
-def test_no_kind_without_a_last_stage_runs_one() -> None:
+def test_over_one_owner_s_rows_there_is_no_last_stage() -> None:
+    alone: Any = SimpleNamespace(spec=asking("SELECT count(*) AS n FROM data")[1])
     with pytest.raises(JobFailed):
-        query.finish(None)  # type: ignore[arg-type]
+        query.finish(alone)
 
 
 def test_a_shape_of_cells_is_what_asked_counts() -> None:

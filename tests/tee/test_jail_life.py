@@ -23,7 +23,7 @@ from onnx_model import logistic
 from test_jail_escape import ANSWERED, BARRED
 
 from sandbox.errors import InvalidSpec, JobFailed, Unavailable, WrongState
-from sandbox.tee_sim import cgroup, leases, probes, seccomp
+from sandbox.tee_sim import cgroup, launch, leases, probes, seccomp
 from sandbox.tee_sim.levels import Level, Limits, told_by
 from sandbox.tee_sim.pool import Pool
 
@@ -232,6 +232,47 @@ def test_nothing_in_the_jail_is_root_outside(targets: World, level: Level) -> No
             fields = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
             assert all(int(uid) in UIDS for uid in fields["Uid"].split())
             assert fields["Groups"].split() in ([], [fields["Gid"].split()[0]])
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_peak_is_what_the_program_held(targets: World, level: Level, tmp_path: Path) -> None:
+    """Not what lies in the group's copies of files on disk, which grow up to the limit whatever a program holds."""
+    program = write_program(
+        tmp_path / "p",
+        "import time\n"
+        "import numpy\n"
+        "def run(tables, params):\n"
+        "    held = numpy.ones(params['mib'] << 17)\n"
+        "    time.sleep(0.2)\n"  # long enough for a look from outside
+        "    return {}\n",
+    )
+    peaks = []
+    for mib in (0, 150):
+        with targets.pool(level) as pool, pool.take() as jail:
+            jail.wait_ready()
+            group = jail._warden.group
+            if group is not None:
+                join = "; ".join(f"echo 0 > {file}" for file in group.joins)
+                write = f"{join}; exec head -c {200 << 20} /dev/zero > {tmp_path / 'copies'}"
+                subprocess.run(["sh", "-c", write], check=True)
+                if group.mark() < 200 << 20:
+                    pytest.skip("temporary files are not on a disk whose copies are charged")
+            outcome = jail.run(program, {}, json.dumps({"mib": mib}).encode(), threading.Event())
+            if group is not None:
+                assert group.mark() > (200 + mib) << 20
+        peaks.append(outcome.peak_mib)
+    assert 10 < peaks[0] < 120
+    assert 140 <= peaks[1] - peaks[0] < 170
+
+
+def test_memory_of_freed_arrays_is_kept_by_programs_that_may_have_much(targets: World, level: Level) -> None:
+    small, _ = targets.attempt(level, "environment")
+    large, _ = targets.attempt(level, "environment", limits=dataclasses.replace(SMALL, memory_mib=2048))
+    assert set(large["environment"]["value"]) - set(small["environment"]["value"]) == set(launch.allocator(2048))
+    assert launch.allocator(2048) == {"MALLOC_MMAP_THRESHOLD_": "134217728", "MALLOC_TRIM_THRESHOLD_": "268435456"}
+    assert launch.allocator(512) == {}
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
