@@ -30,7 +30,7 @@ from sandbox.client import Client, Outcome, Terms, Trust, job_from_file, read_sc
 from sandbox.demo.nodes import LocalNodes
 from sandbox.errors import InvalidSpec, JobFailed, PolicyRefused, SandboxError
 from sandbox.home import Home
-from sandbox.model import DatasetView, JobView
+from sandbox.model import DatasetView, JobView, Scenario
 
 STRICT: Final[Mapping[str, Any]] = {"ray_start": "eager", "test_before_production": True}
 JOB_S: Final = 300.0
@@ -167,14 +167,14 @@ class Walk:
     def approve(self, application: Application, digest: bytes) -> tuple[str, ...]:
         """Have everybody approve who is asked, departments before the nodes that run their data; return their names."""
         filed = self.clients[application.applicant].find_scenario(digest)
-        two, names = read_scenario(filed).accepts_two_contributors, []
+        asked, names = read_scenario(filed), list[str]()
         for node in filed.awaiting:
             own = self._who(one for one in self.example.people if one.node == node and _APPROVERS & set(one.roles))
             for department in own.find_scenario(digest).awaiting_departments:
                 desk = self._who(one for one in self.example.people if one.organisation == department)
-                desk.approve_scenario(digest, accepts_two_contributors=two)
+                _accept(desk, digest, asked)
                 names.append(department)
-            own.approve_scenario(digest, accepts_two_contributors=two)
+            _accept(own, digest, asked)
             names.append(node)
         return tuple(names)
 
@@ -269,6 +269,12 @@ def _dataset(tree: Mapping[str, Any]) -> Dataset:
     rest = {name: value for name, value in tree.items() if name not in own and name != "twin_epsilon"}
     rest["keywords"] = tuple(rest["keywords"])
     return Dataset(**own, terms=Terms(**rest, twin_epsilon_milli=round(1000 * tree["twin_epsilon"])))
+
+
+def _accept(client: Client, digest: bytes, asked: Scenario) -> None:
+    """Approve a scenario, and with it whatever it asks owners to accept."""
+    simulated, two = asked.accepts_simulated, asked.accepts_two_contributors
+    client.approve_scenario(digest, accepts_simulated=simulated, accepts_two_contributors=two)
 
 
 def _fee(view: JobView) -> str:
