@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from sandbox import wire
 from sandbox.catalog import sample_rows, twin_rows, vault
-from sandbox.catalog.bundles import Place
 from sandbox.catalog.formats import KeyFormat
 from sandbox.catalog.ids import SEPARATOR, normalise
 from sandbox.desk import Blocking, pack_result
@@ -212,6 +211,8 @@ class Assignment:
             raise JobFailed("there is no bundle in this job")
         if measure_runtime().hex() != self._bundle["runtime"]:
             raise IntegrityFailed("the worker is of another runtime than was quoted")
+        from sandbox.catalog.bundles import Place  # brings SQLAlchemy, 12 MiB that other jobs have no use for
+
         return Place(Path(self._bundle["path"]), bytes.fromhex(self._bundle["key"]), self.spec.kind.bundle).read()
 
     def artefact(self, job_id: str, name: str) -> bytes:

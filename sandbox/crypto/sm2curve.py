@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Final, NoReturn
 
@@ -45,6 +46,7 @@ _LIBCRYPTO: Final = "libcrypto"
 _ORDER: Final = bytes.fromhex("fffffffeffffffffffffffffffffffff7203df6b21c6052b53bbf40939d54123")
 
 OnSlice = Callable[[int], None]
+_Hashing = Callable[[memoryview, memoryview, bytes], tuple[bytes, bytes]]  # points, and which are none
 
 
 def backends() -> tuple[str, ...]:
@@ -143,6 +145,19 @@ class Scalar:
                 on_slice(first + len(marks))
         return b"".join(products), tuple(bad)
 
+    def multiply_hashed(self, data: bytes | memoryview, offsets: bytes | memoryview, tag: bytes) -> bytes:
+        """Return the products of ``hash_column(data, offsets, tag)``, in one step.
+
+        Raises:
+            InvalidSpec: the tag, the offsets, or a message of more than 65 535 bytes is out of range.
+            WrongState: the scalar has been wiped.
+        """
+        if self._closed:
+            raise WrongState("this scalar has been wiped")
+        if self._backend == _LIBCRYPTO:
+            return self.multiply(hash_column(data, offsets, tag, backend=self._backend))[0]
+        return _on_columns(partial(_extension().multiply_hashed, self._backend, self._value), data, offsets, tag, None)
+
     def __repr__(self) -> str:
         return "Scalar(secret)"
 
@@ -180,15 +195,21 @@ def hash_column(
     Raises:
         InvalidSpec: the tag, the offsets, or a message of more than 65 535 bytes is out of range.
     """
+    if _checked(backend) == _LIBCRYPTO:
+        return _on_columns(fallback.hash_to_curve, data, offsets, tag, on_slice)
+    return _on_columns(partial(_extension().hash_to_curve, backend), data, offsets, tag, on_slice)
+
+
+def _on_columns(
+    work: _Hashing, data: bytes | memoryview, offsets: bytes | memoryview, tag: bytes, on_slice: OnSlice | None
+) -> bytes:
+    """Do ``work`` on a column slice by slice and return the points."""
     everything, places = memoryview(data).cast("B"), memoryview(offsets).cast("B")
     points: list[bytes] = []
     for first in range(0, max(len(places) // 8 - 1, 0), SLICE):
         part = places[8 * first : 8 * (first + SLICE + 1)]
         try:
-            if _checked(backend) == _LIBCRYPTO:
-                done, marks = fallback.hash_to_curve(everything, part, tag)
-            else:
-                done, marks = _extension().hash_to_curve(backend, everything, part, tag)
+            done, marks = work(everything, part, tag)
         except ValueError:
             raise InvalidSpec("a tag, a message or the offsets of messages are out of range") from None
         if any(marks):  # with probability 2^-256 a message

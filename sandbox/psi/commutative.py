@@ -40,8 +40,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sandbox.crypto.sm3 import sm3, tagged
 from sandbox.errors import Cancelled, PartyFailed, ProtocolFailed
@@ -50,8 +49,10 @@ from sandbox.psi.contract import EVERYTHING, Bucket, Role, Terms
 from sandbox.psi.keys import Digests, Positions, order
 from sandbox.workspace import Channel
 
-BATCH: Final = 4096
+BATCH: Final = 1 << 14  # elements: half a megabyte, sealed as one record; nodes pay for the number of messages, too
 _DONE: Final = tagged("psi-done", b"")
+
+Names = NDArray[np.uint64]  # a row an element; of pseudo-random words, so that the first alone sorts them
 
 
 class Group(Protocol):
@@ -66,7 +67,7 @@ class Group(Protocol):
         """Return the elements of keys, given by their digests, under the secret."""
         ...
 
-    def again(self, elements: bytes) -> bytes:
+    def again(self, elements: memoryview) -> bytes:
         """Return the other side's elements under the secret, cut to ``echo`` bytes.
 
         Raises:
@@ -74,15 +75,15 @@ class Group(Protocol):
         """
         ...
 
-    def names(self, elements: bytes) -> pa.Array:
-        """Return one fixed-size name an element; equal names give equal echoes.
+    def names(self, elements: memoryview) -> Names:
+        """Return one name an element; elements that give equal echoes have equal names.
 
         Raises:
             ProtocolFailed: an element is spelled in a way that hides which one it is.
         """
         ...
 
-    def check_echo(self, echo: bytes) -> None:
+    def check_echo(self, echo: memoryview) -> None:
         """Check what came back.
 
         Raises:
@@ -120,15 +121,15 @@ def exchange(
         if not own or not others:
             return np.empty(0, np.int64)
         shuffle = np.argsort(np.frombuffer(os.urandom(8 * own), np.uint64))
-        shuffled = padded(digests, own).take(shuffle, axis=0)
         # The other side hears what became of its elements only if it is to learn, and so do we.
         hears, tells = learner is not role.other, learner is not role
-        back, twice_theirs = _blind_twice(group, session, shuffled, others, tells=tells, hears=hears)
+        back, twice_theirs = _blind_twice(
+            group, session, padded(digests, own).take(shuffle, axis=0), others, tells=tells, hears=hears
+        )
     if not hears:
         positions: Positions = np.empty(0, np.int64)
     else:
-        common = pc.is_in(back, value_set=twice_theirs).to_numpy(zero_copy_only=False)
-        hits = shuffle[np.flatnonzero(common)]
+        hits = shuffle[_common(back, twice_theirs)]
         if bool((hits >= len(digests)).any()):
             raise ProtocolFailed("a random entry of the padding matched")
         positions = hits[order(digests[hits])]
@@ -142,23 +143,19 @@ def exchange(
 
 def _blind_twice(
     group: Group, session: Session, shuffled: Digests, others: int, *, tells: bool, hears: bool
-) -> tuple[pa.Array, pa.Array]:
+) -> tuple[Names, Names]:
     """Take both sets through both secrets; return our elements in our order (none if not heard), and theirs."""
     own = len(shuffled)
     mine, theirs = in_rounds(
         session, lambda part: group.blind(shuffled[part]), own, others, group.element, group.overlaps
     )
-    names = group.names(theirs)
-    refuse_repeats(names, "a blinded key")
-    if pc.any(pc.is_in(names, value_set=group.names(mine))).as_py():
-        raise ProtocolFailed("the other side sent our own elements back")
-    del mine, names
+    _check_fresh(group.names(mine), group.names(theirs))
+    del mine
 
     # Seen from here the roles are exchanged: we send as many as they have, and get back as many as we have.
-    received = memoryview(theirs)
     twice_theirs, twice_mine = in_rounds(
         session,
-        lambda part: group.again(bytes(received[group.element * part.start : group.element * part.stop])),
+        lambda part: group.again(theirs[group.element * part.start : group.element * part.stop]),
         others,
         own,
         group.echo,
@@ -167,14 +164,12 @@ def _blind_twice(
         hears=hears,
     )
     group.check_echo(twice_mine)
-    back = fixed(twice_mine, group.echo)
-    refuse_repeats(back, "a key blinded twice")
-    return back, fixed(twice_theirs, group.echo)
+    return rows(twice_mine, group.echo), rows(twice_theirs, group.echo)
 
 
-def fixed(data: bytes, size: int) -> pa.Array:
-    """Return bytes as an array of ``size`` bytes each, without copying them."""
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(size), len(data) // size, [None, pa.py_buffer(data)])
+def rows(data: memoryview, size: int) -> Names:
+    """Return bytes as rows of ``size`` bytes, a multiple of eight, without copying them."""
+    return np.frombuffer(data, np.uint64).reshape(-1, size // 8)
 
 
 class Session:
@@ -221,7 +216,7 @@ def in_rounds(
     *,
     tells: bool = True,
     hears: bool = True,
-) -> tuple[bytes, bytes]:
+) -> tuple[memoryview, memoryview]:
     """Work on ``sent`` elements batch by batch and swap the results for ``received`` elements; return both.
 
     Args:
@@ -230,17 +225,17 @@ def in_rounds(
     """
     firsts = range(0, max(sent, received), BATCH)
     parts = [slice(min(first, sent), min(first + BATCH, sent)) for first in firsts]
-    out, come = bytearray(), bytearray()
+    out, come = memoryview(bytearray(size * sent)), memoryview(bytearray(size * received if hears else 0))
     with contextlib.closing(_ahead(work, parts) if overlaps else _in_turn(work, parts)) as results:
         for first, part, result in zip(firsts, parts, results, strict=True):
             incoming = min(max(received - first, 0), BATCH)
             message = session.swap(result if tells else b"")
             if len(message) != (incoming * size if hears else 0):
                 raise ProtocolFailed("the other side sent a batch of the wrong length")
-            out += result
-            come += message
+            out[size * part.start : size * part.stop] = result
+            come[size * first : size * first + len(message)] = message
             session.advance(incoming + part.stop - part.start)
-    return bytes(out), bytes(come)
+    return out.toreadonly(), come.toreadonly()
 
 
 def _in_turn(work: Callable[[slice], bytes], parts: Iterable[slice]) -> Generator[bytes, None, None]:
@@ -265,11 +260,35 @@ def header(terms: Terms, engine: str, bucket: Bucket = EVERYTHING, learner: Role
     return tagged("psi-terms", json.dumps(terms.agreement(engine, bucket, learner), sort_keys=True).encode("ascii"))
 
 
-def refuse_repeats(names: pa.Array, what: str) -> None:
-    """Check that no name comes twice.
+def _check_fresh(mine: Names, theirs: Names) -> None:
+    """Check that the other side sent every element once, and none of ours."""
+    leading = np.sort(np.concatenate([mine[:, 0], theirs[:, 0]]))
+    if not bool((leading[1:] == leading[:-1]).any()):
+        return
+    one, _ = _equal(np.concatenate([mine, theirs]))
+    if bool((one >= len(mine)).any()):
+        raise ProtocolFailed("the other side sent a blinded key twice")
+    if len(one):
+        raise ProtocolFailed("the other side sent our own elements back")
 
-    Raises:
-        ProtocolFailed: one does.
-    """
-    if pc.count_distinct(names).as_py() != len(names):
-        raise ProtocolFailed(f"the other side sent {what} twice")
+
+def _common(back: Names, twice_theirs: Names) -> Positions:
+    """Return, in any order, which of our elements that came back are among the other side's."""
+    one, other = _equal(np.concatenate([back, twice_theirs]))
+    if bool((other < len(back)).any()):
+        raise ProtocolFailed("the other side sent a key blinded twice twice")
+    return one[one < len(back)]
+
+
+def _equal(names: Names) -> tuple[Positions, Positions]:
+    """Return the positions of neighbours that are equal when the names are sorted, the lower position first."""
+    order = np.argsort(names[:, 0])
+    leading = names[order, 0]
+    after = np.flatnonzero(leading[1:] == leading[:-1]) + 1
+    one, other = order[after - 1], order[after]
+    if bool((names[one] != names[other]).any()) or bool((np.diff(after) == 1).any()):
+        # Of more than two with one first word: sorted by all words, equal ones in the order they came in.
+        order = np.lexsort(names.T)
+        after = np.flatnonzero((names[order[1:]] == names[order[:-1]]).all(axis=1)) + 1
+        one, other = order[after - 1], order[after]
+    return np.minimum(one, other), np.maximum(one, other)

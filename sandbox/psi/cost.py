@@ -24,6 +24,7 @@ from sandbox.errors import InvalidSpec
 from sandbox.psi.buckets import plan_buckets
 from sandbox.psi.commutative import BATCH
 from sandbox.psi.contract import MAX_ROWS
+from sandbox.psi.counting import BATCH as SMALL_BATCH
 from sandbox.psi.counting import ECHO_BATCH
 from sandbox.psi.counting import NAME as ECHO
 from sandbox.psi.loads import MESSAGE
@@ -185,11 +186,6 @@ class _Ask:
     prepared: bool
     load_size: int
 
-    @property
-    def turns(self) -> int:
-        """Turns of a round in which both send a batch."""
-        return _batches(max(self.left, self.right), BATCH)
-
 
 def _rr22(ask: _Ask) -> _Work:
     fixed, left, right, smaller = _RR22_BYTES
@@ -215,7 +211,7 @@ def _exchange(ask: _Ask, name: str, hash_s: float, multiply_s: float, row_bytes:
         cores=buckets,  # each bucket computes on one
         carried=row_bytes * (ask.left + ask.right),
         mib=_BASE_MIB + _ROW_MIB[name] * (ask.left + ask.right) / buckets,
-        rounds=2 * ask.turns + 2 * buckets,
+        rounds=2 * _batches(max(ask.left, ask.right), BATCH) + 2 * buckets,
     )
 
 
@@ -223,13 +219,15 @@ def _matching(ask: _Ask, name: str) -> _Work:
     """Only left learns the size: one shuffle over everything, on as many cores as there are."""
     larger, smaller = max(ask.left, ask.right), min(ask.left, ask.right)
     loads = name == "loads-sm2"
-    each = max(MESSAGE // ask.load_size, 1)
+    second = _batches(ask.left, ECHO_BATCH)
+    if loads:
+        second += _batches(ask.right, max(MESSAGE // ask.load_size, 1)) + 1
     return _Work(
         cpu_s=(ask.hash_s + ask.multiply_s) * larger + ask.multiply_s * smaller,
         cores=1 << 16,
         carried=(_POINT + ECHO) * ask.left + (_POINT + (ask.load_size if loads else 0)) * ask.right,
         mib=_BASE_MIB + _ROW_MIB[name] * (ask.left + ask.right),
-        rounds=ask.turns + _batches(ask.left, ECHO_BATCH) + 2 + (_batches(ask.right, each) + 1 if loads else 0),
+        rounds=_batches(larger, SMALL_BATCH) + second + 2,
     )
 
 
@@ -243,7 +241,7 @@ def _prepared(ask: _Ask) -> _Work:
         cores=1 if ask.prepared else 1 << 16,
         carried=2 * _POINT * ask.left + (0 if ask.prepared else copy),
         mib=_BASE_MIB + (copy / 2**20 if ask.prepared else _PREPARE_MIB * ask.right),
-        rounds=1 + _batches(ask.left, BATCH) + (0 if ask.prepared else 1),
+        rounds=1 + _batches(ask.left, SMALL_BATCH) + (0 if ask.prepared else 1),
     )
 
 

@@ -47,13 +47,14 @@ from numpy.typing import NDArray
 from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import InvalidSpec, JobFailed, PartyFailed, ProtocolFailed
-from sandbox.psi.commutative import BATCH, Session, header
+from sandbox.psi.commutative import Session, header
 from sandbox.psi.contract import Role, Terms
 from sandbox.psi.keys import Digests, Positions, check_unique, order
 from sandbox.workspace import Channel
 
 ENGINE: Final = "count-sm2/1"
 NAME: Final = 16  # bytes of x that stand for a point
+BATCH: Final = 1 << 12  # elements in a message
 ECHO_BATCH: Final = 1 << 14  # names in a message
 HELD: Final = 1 << 22  # names up to which a collection of them stays in memory
 PART: Final = 1 << 20  # records of a file, and records gathered before files are written to
@@ -160,8 +161,8 @@ def blinded(
     """Yield the points of ``digests`` under the secret in batches; ``ahead`` more are computed while one is used."""
 
     def work(part: Digests) -> bytes:
-        places = np.arange(0, 16 * len(part) + 1, 16, dtype=np.int64).tobytes()
-        return secret.multiply(sm2curve.hash_column(part.astype("<u8").tobytes(), places, tag))[0]
+        places = np.arange(0, 16 * len(part) + 1, 16, dtype=np.int64)
+        return secret.multiply_hashed(part.astype("<u8").tobytes(), places.tobytes(), tag)
 
     waiting: deque[Future[bytes]] = deque()
     for first in range(0, len(digests), BATCH):

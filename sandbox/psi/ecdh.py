@@ -23,16 +23,15 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from sandbox.crypto.sm3 import sm3
 from sandbox.errors import ProtocolFailed
-from sandbox.psi.commutative import Group, exchange, fixed
+from sandbox.psi.commutative import Group, Names, exchange, rows
 from sandbox.psi.contract import Terms
 from sandbox.psi.keys import Digests
 
-ENGINE: Final = "ecdh-x25519/2"
+ENGINE: Final = "ecdh-x25519/3"
 _SIZE: Final = 32  # bytes an element
 _PRIME: Final = 2**255 - 19
 _DOMAIN: Final = b"sandbox/v1/psi-x25519\0"
@@ -64,15 +63,15 @@ class _Curve25519:
         points = (hash_to_curve(names[place : place + 16], self._salt) for place in range(0, len(names), 16))
         return b"".join(_multiply(self._secret, point) for point in points)
 
-    def again(self, elements: bytes) -> bytes:
+    def again(self, elements: memoryview) -> bytes:
         places = range(0, len(elements), _SIZE)
-        return b"".join(_multiply(self._secret, elements[place : place + _SIZE]) for place in places)
+        return b"".join(_multiply(self._secret, bytes(elements[place : place + _SIZE])) for place in places)
 
-    def names(self, elements: bytes) -> pa.Array:
+    def names(self, elements: memoryview) -> Names:
         self.check_echo(elements)
-        return fixed(elements, _SIZE)
+        return rows(elements, _SIZE)
 
-    def check_echo(self, echo: bytes) -> None:
+    def check_echo(self, echo: memoryview) -> None:
         for row in np.flatnonzero(np.frombuffer(echo, np.uint8).reshape(-1, _SIZE)[:, 31] >= 0x7F).tolist():
             if int.from_bytes(echo[_SIZE * row : _SIZE * (row + 1)], "little") >= _PRIME:
                 raise ProtocolFailed("the other side sent an element that is not canonical")

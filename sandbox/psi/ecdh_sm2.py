@@ -14,6 +14,7 @@ Security: semi-honest parties. Elements are k H(x) for a uniform secret k that i
           The second round is cut to the last 16 bytes of x. Matches are decided on it, and two sets of m and n keys
           collide anywhere with a chance of about m n / 2^128 (1e6 each: 2^-88; 1e9 each: 2^-68). Where both learn, the
           run even then ends instead of naming a wrong row, since the two sides' digests of the result differ.
+          Repetitions in the first round are looked for by the same 16 bytes: two keys alike there end the run.
 Reveals:  as in ``commutative``.
 Shapes:   33 bytes an element in the first round (SEC 1, compressed), 16 in the second.
 Not here: the arithmetic and which back end it runs on: ``sm2curve.BACKEND`` and ``sm2curve.WHY``.
@@ -27,16 +28,15 @@ from functools import partial
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 
 from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import tagged
 from sandbox.errors import ProtocolFailed
-from sandbox.psi.commutative import Group, exchange, fixed
+from sandbox.psi.commutative import Group, Names, exchange, rows
 from sandbox.psi.contract import Terms
 from sandbox.psi.keys import Digests
 
-ENGINE: Final = "ecdh-sm2/2"
+ENGINE: Final = "ecdh-sm2/3"
 ECHO: Final = 16  # bytes of x in the second round
 _TAG: Final = b"sandbox/v1/psi-sm2/"
 _POINT: Final = sm2curve.POINT_SIZE
@@ -58,27 +58,25 @@ class _Sm2:
 
     def blind(self, digests: Digests) -> bytes:
         places = 16 * np.arange(len(digests) + 1, dtype=np.int64)
-        return self._multiply(sm2curve.hash_column(digests.astype("<u8").tobytes(), places.tobytes(), self._tag))
+        return self._secret.multiply_hashed(digests.astype("<u8").tobytes(), places.tobytes(), self._tag)
 
-    def again(self, elements: bytes) -> bytes:
-        return _rows(self._multiply(elements))[:, _POINT - ECHO :].tobytes()
+    def again(self, elements: memoryview) -> bytes:
+        products, bad = self._secret.multiply(elements)
+        if bad:
+            total = len(elements) // _POINT
+            raise ProtocolFailed(f"the other side sent {len(bad)} elements of {total} that are no points of the curve")
+        return _ends(products)
 
-    def names(self, elements: bytes) -> pa.Array:
-        return fixed(_rows(elements)[:, 1:].tobytes(), _POINT - 1)
+    def names(self, elements: memoryview) -> Names:
+        return rows(memoryview(_ends(elements)), ECHO)
 
-    def check_echo(self, echo: bytes) -> None:
+    def check_echo(self, echo: memoryview) -> None:
         """Every 16 bytes are a spelling of their own."""
 
-    def _multiply(self, points: bytes) -> bytes:
-        products, bad = self._secret.multiply(points)
-        if bad:
-            total = len(points) // _POINT
-            raise ProtocolFailed(f"the other side sent {len(bad)} elements of {total} that are no points of the curve")
-        return products
 
-
-def _rows(points: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    return np.frombuffer(points, np.uint8).reshape(-1, _POINT)
+def _ends(points: bytes | memoryview) -> bytes:
+    """Return the last bytes of x of each point: what it is known by."""
+    return np.frombuffer(points, np.uint8).reshape(-1, _POINT)[:, _POINT - ECHO :].tobytes()
 
 
 @contextlib.contextmanager

@@ -58,7 +58,11 @@ def digest(keys: pa.Array, salt: bytes) -> Digests:
         for first in range(0, len(starts), _BLOCK):
             block = starts[first : first + _BLOCK]
             where = slice(first, first + len(block)) if rows is None else rows[first : first + len(block)]
-            out[where] = _mix(_words(data, block, length), length, factors)
+            if rows is None:  # one after the other
+                text = data[block[0] : block[0] + length * len(block)].reshape(len(block), length)
+            else:
+                text = data[block[:, None] + np.arange(length)]
+            out[where] = _mix(_words(text), length, factors)
     return out
 
 
@@ -109,11 +113,11 @@ def _factors(salt: bytes, words: int) -> NDArray[np.uint64]:
     return np.frombuffer(stream, "<u8")[:count].reshape(words + 2, _LANES)
 
 
-def _words(data: NDArray[np.uint8], starts: NDArray[np.int64], length: int) -> NDArray[np.uint32]:
-    """Return the keys of one length as rows of 32-bit words, zeros at the end."""
-    padded = np.zeros((len(starts), (length + 3) // 4 * 4), np.uint8)
-    if length:
-        padded[:, :length] = data[starts[:, None] + np.arange(length)]
+def _words(text: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return keys of one length as rows of 32-bit words, zeros at the end."""
+    rows, length = text.shape
+    padded = np.zeros((rows, (length + 3) // 4 * 4), np.uint8)
+    padded[:, :length] = text
     return padded.view("<u4")
 
 

@@ -48,9 +48,9 @@ from numpy.typing import NDArray
 from sandbox.crypto import sm2curve
 from sandbox.crypto.sm3 import DIGEST_SIZE, Sm3, domain, tagged
 from sandbox.errors import Cancelled, IntegrityFailed, InvalidSpec, PartyFailed, ProtocolFailed
-from sandbox.psi.commutative import BATCH, Session
+from sandbox.psi.commutative import Session
 from sandbox.psi.contract import MAX_ROWS, Role
-from sandbox.psi.counting import again, blinded, check_digests, ends, exactly
+from sandbox.psi.counting import BATCH, again, blinded, check_digests, ends, exactly
 from sandbox.psi.keys import Digests, Positions, order
 from sandbox.workspace import Channel
 

@@ -156,6 +156,10 @@ def test_scalars_out_of_range_are_refused(backend, value):
     if native is not None and backend != "libcrypto":
         with pytest.raises(ValueError, match="scalar"):  # the C code does not rely on who calls it
             native.multiply(backend, scalar(value), some_points(1)[0])
+        with pytest.raises(ValueError, match="scalar"):
+            native.multiply_mapped(backend, scalar(value), bytes(96))
+        with pytest.raises(ValueError, match="scalar"):
+            native.multiply_hashed(backend, scalar(value), b"", bytes(8), TAG)
 
 
 # -- validation -----------------------------------------------------------------------------------------------------
@@ -330,6 +334,41 @@ def test_the_map_equals_the_definition(backend):
 
 
 @every
+@pytest.mark.parametrize("k", [1, 2, 6, N - 6, N - 1, N // 3])
+def test_hashing_and_multiplying_in_one_step_is_both_steps(backend, k):
+    data, offsets = column([b"%d" % number for number in range(40)])
+    points = [openssl().multiply(scalar(k), point) for point in split(sm2curve.hash_column(data, offsets, TAG))]
+    with sm2curve.Scalar(scalar(k), backend=backend) as secret:
+        assert split(secret.multiply_hashed(data, offsets, TAG)) == points
+        assert secret.multiply_hashed(b"", bytes(8), TAG) == b""
+    with pytest.raises(WrongState):
+        secret.multiply_hashed(data, offsets, TAG)
+
+
+@every_native
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 17, 63, 64, 65, 255, 256, 257, sm2curve.SLICE + 1])
+def test_one_step_around_a_block_and_a_slice_is_both_steps(backend, count):
+    data, offsets = column([b"%d" % number for number in range(count)])
+    with sm2curve.Scalar(scalar(0xB10C), backend=backend) as secret:
+        products, bad = secret.multiply(sm2curve.hash_column(data, offsets, TAG, backend=backend))
+        assert bad == () and secret.multiply_hashed(data, offsets, TAG) == products
+
+
+@every_native
+def test_an_item_mapped_to_infinity_is_marked_and_does_not_touch_its_neighbours(backend):
+    assert native is not None
+    some = list(range(1, 40))
+    pairs = [(u, oracle.P - u) if u % 7 == 3 else (u, u) if u % 7 == 5 else (u, 2 * u) for u in some]
+    uniform = b"".join(u.to_bytes(48, "big") for pair in pairs for u in pair)
+    products, marks = native.multiply_mapped(backend, scalar(N // 5), uniform)
+    assert [bool(mark) for mark in marks] == [u % 7 == 3 for u in some]
+    for (u, v), product, mark in zip(pairs, split(products), marks, strict=True):
+        point = oracle.add(oracle.map_to_curve(u), oracle.map_to_curve(v))
+        wanted = bytes(33) if mark else openssl().multiply(scalar(N // 5), oracle.compressed(point))
+        assert product == wanted, u
+
+
+@every
 def test_points_of_messages_lie_on_the_curve_and_depend_on_the_tag(backend):
     messages = [b"%d" % number for number in range(50)]
     points = split(sm2curve.hash_to_curve(messages, TAG, backend=backend))
@@ -350,6 +389,8 @@ def test_points_of_messages_lie_on_the_curve_and_depend_on_the_tag(backend):
 def test_messages_and_tags_out_of_range_are_refused(backend, data, offsets, tag):
     with pytest.raises(InvalidSpec):
         sm2curve.hash_column(data, array.array("q", offsets).tobytes(), tag, backend=backend)
+    with sm2curve.Scalar.generate(backend=backend) as secret, pytest.raises(InvalidSpec):
+        secret.multiply_hashed(data, array.array("q", offsets).tobytes(), tag)
 
 
 @needs_native
@@ -466,8 +507,11 @@ data = draw.randbytes(3000)
 for backend in native.backends():
     for count in (0, 1, 5, 16, 17, 130, 300):
         cuts = sorted(draw.randrange(len(data) + 1) for _ in range(count + 1))
-        points, marks = native.hash_to_curve(backend, data, array.array("q", cuts).tobytes(), b"tag")
+        offsets = array.array("q", cuts).tobytes()
+        points, marks = native.hash_to_curve(backend, data, offsets, b"tag")
         assert len(points) == 33 * count and not any(marks)
+        products = native.multiply(backend, b"7" * 32, points)
+        assert native.multiply_hashed(backend, b"7" * 32, data, offsets, b"tag") == products
         hurt = bytearray(points)
         for place in range(0, 33 * count, 33 * 3):
             hurt[place:place + 33] = draw.choice((bytes(33), b"\\xff" * 33, b"\\x02" + b"\\xff" * 32))
@@ -476,6 +520,7 @@ for backend in native.backends():
             assert sum(marks) == -(-count // 3)
     edges = b"".join(u.to_bytes(48, "big") for u in (0, 0, 1, 0, 2**384 - 1, 5, 7, 7))
     native.map_to_curve(backend, edges)
+    native.multiply_mapped(backend, b"7" * 32, edges)
     for wrong in ((backend, bytes(32), b""), (backend, b"\\xff" * 32, b""), (backend, b"", b"x"), ("none", b"", b"")):
         try:
             native.multiply(*wrong)
@@ -679,7 +724,7 @@ static void give_back(void *memory)
 
 int main(int count, char **arguments)
 {
-    uint8_t scalar[32], points[2 * 33], out[2 * 33], bad[2] = {0};
+    uint8_t scalar[32], points[2 * 33], out[2 * 33], uniform[2 * 96], mapped[2 * 33], bad[2] = {0};
     struct recoded recoded;
 
     (void)arguments;
@@ -698,6 +743,11 @@ int main(int count, char **arguments)
     if (refused)
         return 2;
     if (sm2curve_BACKEND.multiply(&recoded, points, 2, out, bad))
+        return 2;
+    for (size_t i = 0; i < sizeof uniform; i++)
+        uniform[i] = (uint8_t)(i + 1);
+    VALGRIND_MAKE_MEM_DEFINED(bad, sizeof bad);
+    if (bad[0] || bad[1] || sm2curve_BACKEND.multiply_mapped(&recoded, uniform, 2, mapped, bad))
         return 2;
     VALGRIND_MAKE_MEM_DEFINED(bad, sizeof bad);
     if (count > 1 && (out[1] & 1)) /* a branch on the product: the watch itself is tested with it */

@@ -25,6 +25,9 @@ struct backend {
     int (*multiply)(const struct recoded *scalar, const uint8_t *points, size_t count, uint8_t *out, uint8_t *bad);
     /* Two field elements of 48 bytes (RFC 9380, 5.2) an item, mapped and added; bad where the sum is at infinity. */
     int (*map)(const uint8_t *uniform, size_t count, uint8_t *out, uint8_t *bad);
+    /* The products of what map gives. */
+    int (*multiply_mapped)(const struct recoded *scalar, const uint8_t *uniform, size_t count, uint8_t *out,
+                           uint8_t *bad);
     /* expand_message_xmd with SM3 to 96 bytes; message i is data[offsets[i]] up to data[offsets[i + 1]]. */
     int (*expand)(const uint8_t *data, const int64_t *offsets, size_t count, const uint8_t *tag, size_t tag_size,
                   uint8_t *out);

@@ -84,47 +84,6 @@ static size_t at_most(size_t count, size_t limit)
     return count < limit ? count : limit;
 }
 
-static int multiply_points(const struct recoded *scalar, const uint8_t *points, size_t count, uint8_t *out,
-                           uint8_t *bad)
-{
-    struct multiplication *work = new_work(sizeof *work);
-    element x, y;
-
-    if (work == NULL)
-        return -1;
-    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
-        size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
-
-        for (size_t g = 0; g < groups; g++) {
-            affine point;
-
-            read_points(&point, points + POINT_BYTES * (done + g * WIDTH), at_most(here - g * WIDTH, WIDTH),
-                        work->bad[g]);
-            odd_multiples(work->multiples[g], work->steps[g], &point);
-            work->last[g] = work->steps[g][0];
-            for (int k = 1; k < 16; k++)
-                multiply(&work->last[g], &work->last[g], &work->steps[g][k]);
-        }
-        invert_all(work->last, work->prefixes, groups);
-        for (size_t g = 0; g < groups; g++) {
-            odd_multiples_affine(work->multiples[g], work->steps[g], &work->last[g]);
-            ladder(&work->products[g], work->multiples[g], scalar);
-            work->last[g] = work->products[g].z;
-        }
-        invert_all(work->last, work->prefixes, groups);
-        for (size_t g = 0; g < groups; g++) {
-            size_t first = done + g * WIDTH;
-
-            to_plain(&x, &y, &work->products[g], &work->last[g]);
-            write_points(out + POINT_BYTES * first, bad + first, at_most(here - g * WIDTH, WIDTH), &x, &y, scalar->flip,
-                         work->bad[g]);
-        }
-    }
-    sm2curve_wipe(work, sizeof *work);
-    free(work);
-    return 0;
-}
-
 /* The sum of both maps (RFC 9380, 3: hash_to_curve; the cofactor is 1). */
 static void map_group(jacobian *sum, const uint8_t *uniform, size_t count, uint8_t bad[WIDTH])
 {
@@ -175,4 +134,80 @@ static int map_items(const uint8_t *uniform, size_t count, uint8_t *out, uint8_t
     return 0;
 }
 
-const struct backend BACKEND = {BACKEND_NAME, multiply_points, map_items, expand};
+/* Multiply the points that stand first among their multiples, and are marked where they were none. */
+static void multiply_block(struct multiplication *work, const struct recoded *scalar, uint64_t flip, size_t count,
+                           uint8_t *out, uint8_t *bad)
+{
+    size_t groups = (count + WIDTH - 1) / WIDTH;
+    element x, y;
+
+    for (size_t g = 0; g < groups; g++) {
+        affine point = work->multiples[g][0];
+
+        odd_multiples(work->multiples[g], work->steps[g], &point);
+        work->last[g] = work->steps[g][0];
+        for (int k = 1; k < 16; k++)
+            multiply(&work->last[g], &work->last[g], &work->steps[g][k]);
+    }
+    invert_all(work->last, work->prefixes, groups);
+    for (size_t g = 0; g < groups; g++) {
+        odd_multiples_affine(work->multiples[g], work->steps[g], &work->last[g]);
+        ladder(&work->products[g], work->multiples[g], scalar);
+        work->last[g] = work->products[g].z;
+    }
+    invert_all(work->last, work->prefixes, groups);
+    for (size_t g = 0; g < groups; g++) {
+        to_plain(&x, &y, &work->products[g], &work->last[g]);
+        write_points(out + POINT_BYTES * g * WIDTH, bad + g * WIDTH, at_most(count - g * WIDTH, WIDTH), &x, &y, flip,
+                     work->bad[g]);
+    }
+}
+
+static int multiply_points(const struct recoded *scalar, const uint8_t *points, size_t count, uint8_t *out,
+                           uint8_t *bad)
+{
+    struct multiplication *work = new_work(sizeof *work);
+
+    if (work == NULL)
+        return -1;
+    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
+        size_t here = at_most(count - done, BLOCK * WIDTH);
+
+        for (size_t g = 0; g * WIDTH < here; g++)
+            read_points(&work->multiples[g][0], points + POINT_BYTES * (done + g * WIDTH),
+                        at_most(here - g * WIDTH, WIDTH), work->bad[g]);
+        multiply_block(work, scalar, scalar->flip, here, out + POINT_BYTES * done, bad + done);
+    }
+    sm2curve_wipe(work, sizeof *work);
+    free(work);
+    return 0;
+}
+
+/* The same from what map_items takes: what it leaves is multiplied without being written and read. */
+static int multiply_items(const struct recoded *scalar, const uint8_t *uniform, size_t count, uint8_t *out,
+                          uint8_t *bad)
+{
+    struct multiplication *work = new_work(sizeof *work);
+
+    if (work == NULL)
+        return -1;
+    for (size_t done = 0; done < count; done += BLOCK * WIDTH) {
+        size_t here = at_most(count - done, BLOCK * WIDTH), groups = (here + WIDTH - 1) / WIDTH;
+
+        for (size_t g = 0; g < groups; g++) {
+            map_group(&work->products[g], uniform + UNIFORM_BYTES * (done + g * WIDTH),
+                      at_most(here - g * WIDTH, WIDTH), work->bad[g]);
+            work->last[g] = work->products[g].z;
+        }
+        invert_all(work->last, work->prefixes, groups);
+        for (size_t g = 0; g < groups; g++)
+            to_affine(&work->multiples[g][0], &work->products[g], &work->last[g], work->bad[g]);
+        /* The maps' sum is the negative of theirs. */
+        multiply_block(work, scalar, ~scalar->flip, here, out + POINT_BYTES * done, bad + done);
+    }
+    sm2curve_wipe(work, sizeof *work);
+    free(work);
+    return 0;
+}
+
+const struct backend BACKEND = {BACKEND_NAME, multiply_points, map_items, multiply_items, expand};

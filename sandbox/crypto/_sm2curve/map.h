@@ -82,6 +82,7 @@ static void replace_by_base(affine *p, const mask *where)
     set_constant(&t, sm2_base_x);
     replace(&p->x, &t, where);
     set_constant(&t, sm2_base_y);
+    TIGHT(&t, 2 * t.v[i]);
     replace(&p->y, &t, where);
 }
 
@@ -107,9 +108,25 @@ static void decompress(affine *p, const element *x, const uint8_t parity[WIDTH],
     }
     TIGHT(&t, 0 - p->y.v[i]);
     replace(&p->y, &t, &negate);
-    replace_by_base(p, &wrong);
     TIGHT(&p->y, 2 * p->y.v[i]);
+    replace_by_base(p, &wrong);
     store_mask(bad, &wrong);
+}
+
+/* A Jacobian point, given 1 / Z, in affine form; where it is none, the base point. */
+static void to_affine(affine *out, const jacobian *p, const element *inverse, const uint8_t bad[WIDTH])
+{
+    element square_of, t;
+    mask wrong = load_mask(bad);
+
+    square(&square_of, inverse);
+    FACTOR(&t, 0, p->x.v[i]);
+    multiply(&t, &t, &square_of);
+    TIGHT(&out->x, t.v[i]);
+    multiply(&t, &square_of, inverse);
+    multiply(&t, &p->y, &t);
+    TIGHT(&out->y, t.v[i]);
+    replace_by_base(out, &wrong);
 }
 
 /* 48 bytes, big-endian, to an element in Montgomery form. */

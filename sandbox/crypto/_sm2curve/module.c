@@ -64,6 +64,15 @@ static PyObject *finish(int failed, PyObject *points, PyObject *bad)
     return pair;
 }
 
+/* Recode a scalar; return -1 with an error unless it is one. */
+static int recode(struct recoded *out, const Py_buffer *scalar)
+{
+    if (scalar->len == SCALAR_BYTES && sm2curve_recode(out, scalar->buf) == 0)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "a scalar is 32 bytes, in 1 .. n - 1");
+    return -1;
+}
+
 static PyObject *multiply(PyObject *module, PyObject *arguments)
 {
     const char *name;
@@ -77,14 +86,12 @@ static PyObject *multiply(PyObject *module, PyObject *arguments)
     const struct backend *backend = find(name);
     if (backend == NULL)
         goto release;
-    if (scalar.len != SCALAR_BYTES || points.len % POINT_BYTES != 0) {
-        PyErr_SetString(PyExc_ValueError, "a scalar is 32 bytes, a point 33");
+    if (points.len % POINT_BYTES != 0) {
+        PyErr_SetString(PyExc_ValueError, "a point is 33 bytes");
         goto release;
     }
-    if (sm2curve_recode(&recoded, scalar.buf) != 0) {
-        PyErr_SetString(PyExc_ValueError, "the scalar is not in 1 .. n - 1");
+    if (recode(&recoded, &scalar) != 0)
         goto wipe;
-    }
     Py_ssize_t count = points.len / POINT_BYTES;
     if (new_results(count, &out, &bad) == 0) {
         uint8_t *to = (uint8_t *)PyBytes_AsString(out), *marks = (uint8_t *)PyBytes_AsString(bad);
@@ -103,28 +110,59 @@ release:
     return result;
 }
 
-static PyObject *map_to_curve(PyObject *module, PyObject *arguments)
+/* Map, and multiply unless there is no scalar. */
+static int map_items(const struct backend *backend, const struct recoded *scalar, const uint8_t *uniform, size_t count,
+                     uint8_t *out, uint8_t *bad)
 {
-    const char *name;
-    Py_buffer uniform;
-    PyObject *out, *bad, *result = NULL;
+    return scalar ? backend->multiply_mapped(scalar, uniform, count, out, bad)
+                  : backend->map(uniform, count, out, bad);
+}
 
-    (void)module;
-    if (!PyArg_ParseTuple(arguments, "sy*:map_to_curve", &name, &uniform))
-        return NULL;
+static PyObject *map(const char *name, const struct recoded *scalar, const Py_buffer *uniform)
+{
+    PyObject *out, *bad, *result = NULL;
     const struct backend *backend = find(name);
-    Py_ssize_t count = uniform.len / UNIFORM_BYTES;
-    if (backend && uniform.len % UNIFORM_BYTES != 0) {
+    Py_ssize_t count = uniform->len / UNIFORM_BYTES;
+
+    if (backend && uniform->len % UNIFORM_BYTES != 0) {
         PyErr_SetString(PyExc_ValueError, "two field elements are 96 bytes");
     } else if (backend && new_results(count, &out, &bad) == 0) {
         uint8_t *to = (uint8_t *)PyBytes_AsString(out), *marks = (uint8_t *)PyBytes_AsString(bad);
         int failed;
 
         Py_BEGIN_ALLOW_THREADS
-        failed = backend->map(uniform.buf, (size_t)count, to, marks);
+        failed = map_items(backend, scalar, uniform->buf, (size_t)count, to, marks);
         Py_END_ALLOW_THREADS
         result = finish(failed, out, bad);
     }
+    return result;
+}
+
+static PyObject *map_to_curve(PyObject *module, PyObject *arguments)
+{
+    const char *name;
+    Py_buffer uniform;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sy*:map_to_curve", &name, &uniform))
+        return NULL;
+    PyObject *result = map(name, NULL, &uniform);
+    PyBuffer_Release(&uniform);
+    return result;
+}
+
+static PyObject *multiply_mapped(PyObject *module, PyObject *arguments)
+{
+    const char *name;
+    Py_buffer scalar, uniform;
+    struct recoded recoded;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sy*y*:multiply_mapped", &name, &scalar, &uniform))
+        return NULL;
+    PyObject *result = recode(&recoded, &scalar) == 0 ? map(name, &recoded, &uniform) : NULL;
+    sm2curve_wipe(&recoded, sizeof recoded);
+    PyBuffer_Release(&scalar);
     PyBuffer_Release(&uniform);
     return result;
 }
@@ -147,26 +185,23 @@ static Py_ssize_t check_messages(const int64_t *offsets, Py_ssize_t size, Py_ssi
     return -1;
 }
 
-/* expand(backend, data, offsets, tag) and hash_to_curve(...) differ in what follows the expansion only. */
-static PyObject *hash(PyObject *arguments, int map)
+/* What becomes of a message: its expansion, its point, or that point times the scalar. */
+static PyObject *hash(const char *name, const struct recoded *scalar, const Py_buffer *data, const Py_buffer *offsets,
+                      const Py_buffer *tag, int is_mapped)
 {
-    const char *name;
-    Py_buffer data, offsets, tag;
     PyObject *out = NULL, *bad = NULL, *result = NULL;
     uint8_t *uniform = NULL;
     int64_t *places = NULL;
-
-    if (!PyArg_ParseTuple(arguments, "sy*y*y*", &name, &data, &offsets, &tag))
-        return NULL;
     const struct backend *backend = find(name);
     Py_ssize_t count = -1;
-    if (backend && !(places = malloc((size_t)offsets.len + 1)))
+
+    if (backend && !(places = malloc((size_t)offsets->len + 1)))
         PyErr_NoMemory();
     if (places) {
-        memcpy(places, offsets.buf, (size_t)offsets.len);
-        count = check_messages(places, offsets.len, data.len, tag.len);
+        memcpy(places, offsets->buf, (size_t)offsets->len);
+        count = check_messages(places, offsets->len, data->len, tag->len);
     }
-    if (count >= 0 && !map) {
+    if (count >= 0 && !is_mapped) {
         out = PyBytes_FromStringAndSize(NULL, count * UNIFORM_BYTES);
         bad = PyBytes_FromStringAndSize(NULL, 0);
         if (!out || !bad) {
@@ -183,9 +218,10 @@ static PyObject *hash(PyObject *arguments, int map)
         int failed;
 
         Py_BEGIN_ALLOW_THREADS
-        failed = backend->expand(data.buf, places, (size_t)count, tag.buf, (size_t)tag.len, map ? uniform : to);
-        if (map && !failed) {
-            failed = backend->map(uniform, (size_t)count, to, marks);
+        failed = backend->expand(data->buf, places, (size_t)count, tag->buf, (size_t)tag->len,
+                                 is_mapped ? uniform : to);
+        if (is_mapped && !failed) {
+            failed = map_items(backend, scalar, uniform, (size_t)count, to, marks);
             sm2curve_wipe(uniform, (size_t)count * UNIFORM_BYTES);
         }
         Py_END_ALLOW_THREADS
@@ -193,6 +229,17 @@ static PyObject *hash(PyObject *arguments, int map)
     }
     free(uniform);
     free(places);
+    return result;
+}
+
+static PyObject *hash_without_scalar(PyObject *arguments, int is_mapped)
+{
+    const char *name;
+    Py_buffer data, offsets, tag;
+
+    if (!PyArg_ParseTuple(arguments, "sy*y*y*", &name, &data, &offsets, &tag))
+        return NULL;
+    PyObject *result = hash(name, NULL, &data, &offsets, &tag, is_mapped);
     PyBuffer_Release(&data);
     PyBuffer_Release(&offsets);
     PyBuffer_Release(&tag);
@@ -202,13 +249,32 @@ static PyObject *hash(PyObject *arguments, int map)
 static PyObject *expand(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    return hash(arguments, 0);
+    return hash_without_scalar(arguments, 0);
 }
 
 static PyObject *hash_to_curve(PyObject *module, PyObject *arguments)
 {
     (void)module;
-    return hash(arguments, 1);
+    return hash_without_scalar(arguments, 1);
+}
+
+static PyObject *multiply_hashed(PyObject *module, PyObject *arguments)
+{
+    const char *name;
+    Py_buffer scalar, data, offsets, tag;
+    struct recoded recoded;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "sy*y*y*y*:multiply_hashed", &name, &scalar, &data, &offsets, &tag))
+        return NULL;
+    PyObject *result =
+        recode(&recoded, &scalar) == 0 ? hash(name, &recoded, &data, &offsets, &tag, 1) : NULL;
+    sm2curve_wipe(&recoded, sizeof recoded);
+    PyBuffer_Release(&scalar);
+    PyBuffer_Release(&data);
+    PyBuffer_Release(&offsets);
+    PyBuffer_Release(&tag);
+    return result;
 }
 
 static PyMethodDef functions[] = {
@@ -217,6 +283,9 @@ static PyMethodDef functions[] = {
     {"map_to_curve", map_to_curve, METH_VARARGS, "map_to_curve(backend, uniform) -> (points, marks)"},
     {"expand", expand, METH_VARARGS, "expand(backend, data, offsets, tag) -> (uniform, nothing)"},
     {"hash_to_curve", hash_to_curve, METH_VARARGS, "hash_to_curve(backend, data, offsets, tag) -> (points, marks)"},
+    {"multiply_mapped", multiply_mapped, METH_VARARGS, "multiply_mapped(backend, scalar, uniform) -> (products, marks)"},
+    {"multiply_hashed", multiply_hashed, METH_VARARGS,
+     "multiply_hashed(backend, scalar, data, offsets, tag) -> (products, marks)"},
     {NULL, NULL, 0, NULL},
 };
 
