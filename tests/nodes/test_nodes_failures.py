@@ -48,7 +48,7 @@ def no_artefacts(world: World, node: str, job: JobView) -> bool:
     return kept == [] and files == []
 
 
-@pytest.mark.parametrize("engine", [PsiEngine.ECDH_X25519, PsiEngine.RR22])
+@pytest.mark.parametrize("engine", [pytest.param(PsiEngine.ECDH_X25519, marks=pytest.mark.long), PsiEngine.RR22])
 def test_a_peer_killed_mid_run_is_named_in_time_and_fails_cleanly_itself(
     mended: World, frail_slow: tuple[Data, bytes], engine: PsiEngine
 ) -> None:

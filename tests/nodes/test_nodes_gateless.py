@@ -55,6 +55,7 @@ def entered(world: World, job: JobView) -> set[str]:
     return {logged.entry.what for logged in world.op_owner.entries(job_id=job.job_id)}
 
 
+@pytest.mark.long
 def test_the_other_owners_gate_keeps_its_share(gateless: World) -> None:
     fine, _ = ask(gateless, 30)
     gateless.released(fine)
@@ -68,6 +69,7 @@ def test_the_other_owners_gate_keeps_its_share(gateless: World) -> None:
     assert not got_share(gateless) and "released" not in entered(gateless, job)
 
 
+@pytest.mark.long
 def test_the_other_owners_reviewers_are_not_passed_by(gateless: World) -> None:
     (gateless.nodes.home("bank") / "got-share").unlink(missing_ok=True)
     job, digest = ask(gateless, 30, reviewed=True)

@@ -50,7 +50,10 @@ def computed(log: str, job: JobView) -> set[int]:
     return {int(found) - 1 for found in re.findall(rf"job {job.job_id}: \d+ of \d+, part (\d+) of {PARTS}\n", log)}
 
 
-@pytest.mark.parametrize(("node", "number"), [("operator", signal.SIGKILL), ("bank", signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("node", "number"),
+    [("operator", signal.SIGKILL), pytest.param("bank", signal.SIGTERM, marks=pytest.mark.long)],
+)
 def test_a_job_in_parts_goes_on_after_a_restart(
     mended: World, frail_slow: tuple[Data, bytes], node: str, number: int
 ) -> None:
@@ -110,6 +113,7 @@ def test_the_job_says_that_it_waits(mended: World, frail_slow: tuple[Data, bytes
     assert [row.state for row in rows] == ["spent"]
 
 
+@pytest.mark.long
 def test_a_part_whose_engine_dies_is_run_again_alone(mended: World, frail_slow: tuple[Data, bytes]) -> None:
     world, (pair, digest) = mended, frail_slow
     before = len(world.log("operator"))
@@ -133,6 +137,7 @@ def engine_of(world: World, name: str) -> psutil.Process:
     raise AssertionError(f"no engine was seen\n{world.logs()}")
 
 
+@pytest.mark.long
 def test_in_parts_a_job_cancelled_at_one_party_is_cancelled_at_both(
     mended: World, frail_slow: tuple[Data, bytes]
 ) -> None:

@@ -153,6 +153,7 @@ def test_an_end_to_the_scenario_ends_what_is_held(world: World, data: Data) -> N
         world.clients["first-reviewer"].decide(job.job_id, Decision.APPROVE)
 
 
+@pytest.mark.long
 def test_a_held_job_outlives_restarts_and_expires_by_itself(mended: World) -> None:
     bank = mended.register("bank-owner", bank_rows(), BANK)
     operator = mended.register("op-owner", operator_rows(), OPERATOR)
