@@ -78,11 +78,12 @@ def run(
     generate: Callable[[int], Tables],
     schemas: Mapping[str, Schema],
     keys: str = PEOPLE,
+    seed: int = SEED,
 ) -> int:
     """Do what ``python -m MODULE DIR [--seed N]`` asks for: write every table of an example into a new directory."""
     parser = argparse.ArgumentParser(prog=module, description="generated rows of an example")
     parser.add_argument("directory", type=Path, help="new directory for them")
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--seed", type=int, default=seed)
     chosen = parser.parse_args(arguments)
     if chosen.directory.exists():
         parser.error(f"{chosen.directory} is there already; name a new directory")

@@ -368,7 +368,7 @@ class Ledger(Materials):
             if not is_released and not KINDS[job.plan.kind].reveals_in_protocol:
                 conn.execute(delete(released_populations).where(released_populations.c.job_id == job.job_id))
             if now is State.ADMITTED and then is State.REFUSED:
-                then = State.FAILED
+                record.move(conn, job.job_id, State.RUNNING)  # at the party that refused, and so for this one as well
             record.move(conn, job.job_id, then)
             record.fail(conn, job.job_id, failure)
             returned, is_real = quota.give_back(conn, job.job_id), job.plan.environment is Environment.PRODUCTION

@@ -1032,6 +1032,7 @@ class BundleUpload:
     size: int
     digest: Digest
     statement: Signed
+    sealed_nonce: MaybeDigest = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -1047,6 +1048,14 @@ class BundleView:
     created_ms: int
     outputs: tuple[Text, ...]
     files: tuple[Text, ...]
+    withdrawn_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BundleQuery:
+    """One bundle, by its measurement."""
+
+    measurement: Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,8 +406,9 @@ bundles = Table(
     Column("submitter", String(32), nullable=False, index=True),
     Column("size", BigInteger, nullable=False),
     Column("statement", LargeBinary, nullable=False),  # Signed BundleStatement
-    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("wrapped_key", LargeBinary),  # none once it was withdrawn
     Column("created_ms", BigInteger, nullable=False),
+    Column("withdrawn_ms", BigInteger, nullable=False),
 )
 
 refusals = Table(

@@ -1,8 +1,8 @@
-"""ModelService: bundles handed in and listed, and quotes of what would run them.
+"""ModelService: bundles handed in, listed and withdrawn, and quotes of what would run them.
 
 Security:  a bundle is a stranger's bytes until it was parsed; it is received into a private folder, no more of it than
-           its signed beginning announced, and the merchant's statement about it is signed apart from the request. A
-           quote is simulated, and says so.
+           its signed beginning announced, and the merchant's statement about it is signed apart from the request. One
+           that was sealed to a quote lies in that folder sealed. A quote is simulated, and says so.
 Errors:    as ``edge`` says; ``InvalidSpec`` for what is no bundle that a node runs, or not the one announced.
 """
 
@@ -26,12 +26,22 @@ from sandbox.catalog.bundles import Description, HandedIn
 from sandbox.errors import InvalidSpec, NotFound
 from sandbox.kinds.model import check_manifest
 from sandbox.ledger import Ledger
-from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView, UploadFile
+from sandbox.model import (
+    BundleQuery,
+    BundleStatement,
+    BundleUpload,
+    BundleView,
+    ListQuery,
+    QuoteQuery,
+    QuoteView,
+    UploadFile,
+)
 from sandbox.policy import enclaves
 from sandbox.registry import ROLES
 from sandbox.tee_sim.attest import NONCE_SIZE, SIMULATED
 from sandbox.tee_sim.bundle import MOST_BYTES, Bundle, parse
 from sandbox.tee_sim.manifest import OutputTable
+from sandbox.tee_sim.shelf import MOST_SEALED, Shelf
 from sandbox.v1 import model_pb2, model_pb2_grpc
 
 T = TypeVar("T")
@@ -41,6 +51,7 @@ _MOST_FILES: Final = 255  # of a view; what a list on the wire may hold, less th
 _MOST_TEXT: Final = 512
 _MOST_VIEWS: Final = 100  # in one answer: each may have many files
 _PREFIX: Final = "/sandbox.v1.ModelService/"
+_NOT_YOURS: Final = "no such bundle at this node, or not yours"
 
 
 class Models(model_pb2_grpc.ModelServiceServicer):
@@ -53,6 +64,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         """
         self._edge, self._ledger, self._run, self._level = edge, ledger, run, level
         self._parsing = asyncio.Lock()  # a bundle in memory is large; one at a time
+        self._shelf = Shelf()
 
     async def PutBundle(self, requests: AsyncIterator[Any], context: Any) -> Any:  # noqa: N802 - the protocol's names
         """Take a bundle, check it, seal it."""
@@ -76,7 +88,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         first = await uploads.first_message(requests)
         opened = await asyncio.to_thread(self._edge.open, first, _PREFIX + "PutBundle", BundleUpload, MERCHANTS)
         body = opened.body
-        if not 0 < body.size <= MOST_BYTES:
+        if not 0 < body.size <= (MOST_SEALED if body.sealed_nonce else MOST_BYTES):
             raise InvalidSpec(tell=f"a bundle has 1 to {MOST_BYTES} bytes")
         statement = signed.verify(opened.caller.key, "bundle", body.statement, BundleStatement)
         if statement.measurement != body.measurement:
@@ -88,6 +100,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
     def _keep(self, opened: Request[BundleUpload], path: Path) -> BundleView:
         body, caller, ledger = opened.body, opened.caller, self._ledger
         archive = path.read_bytes()
+        if body.sealed_nonce:
+            archive = self._shelf.open(archive, body.sealed_nonce)
         bundle = parse(archive)
         if bundle.measurement != body.measurement:
             raise InvalidSpec(tell="the bundle has another measurement than was announced")
@@ -97,7 +111,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         check_manifest(bundle.manifest)
         with ledger.store.write() as conn:
             merchant = registry.find_key(conn, caller.key_id).organisation
-            is_new = bundles.row(conn, bundle.measurement) is None
+            before = bundles.row(conn, bundle.measurement)
+            is_new = before is None or before.wrapped_key is None
             given = HandedIn(merchant, caller.key_id, body.statement, signed.now_ms())
             row = bundles.keep(conn, ledger.home, ledger.keys.node_key, bundle, archive, given)
             if is_new:
@@ -106,6 +121,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
                     "name": bundle.manifest.name,
                     "form": bundle.manifest.form.value,
                     "statement": signed.digest("bundle", body.statement).hex(),
+                    "sealed": f"to an enclave, {SIMULATED}" if body.sealed_nonce else "no",
                 }
                 ledger.enter_other(conn, "bundle-received", caller.key_id, facts)
         return _view(row, _described(bundle))
@@ -121,12 +137,32 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             whose = "" if SEERS & opened.caller.roles else opened.caller.key_id
             with ledger.store.read() as conn:
                 rows = bundles.listed(conn, after, limit, whose)
-                key = ledger.keys.node_key
-                places = [bundles.locate(conn, ledger.home, key, bytes(row.measurement)) for row in rows]
-            views = [_view(row, bundles.describe(place)) for row, place in zip(rows, places, strict=True)]
+                key, here = ledger.keys.node_key, [row for row in rows if row.wrapped_key is not None]
+                places = [bundles.locate(conn, ledger.home, key, bytes(row.measurement)) for row in here]
+            told = {place.measurement: bundles.describe(place) for place in places}
+            views = [_view(row, told.get(bytes(row.measurement))) for row in rows]
             return model_pb2.ListBundlesResponse(bundles=[wire.to_proto(view) for view in views])
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(listed))
+
+    async def WithdrawBundle(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Destroy a bundle's key and file."""
+
+        def withdraw() -> Any:
+            opened = self._edge.open(request, _PREFIX + "WithdrawBundle", BundleQuery, MERCHANTS | {"operator"})
+            self._edge.spend_nonce(opened)
+            caller, measurement, ledger = opened.caller, opened.body.measurement, self._ledger
+            with ledger.store.write() as conn:
+                row = bundles.row(conn, measurement)
+                if row is None or not (row.submitter == caller.key_id or "operator" in caller.roles):
+                    raise NotFound(tell=_NOT_YOURS)
+                if row.wrapped_key is not None:
+                    row = bundles.withdraw(conn, ledger.home, measurement, signed.now_ms())
+                    facts = {"bundle": measurement.hex(), "name": row.name}
+                    ledger.enter_other(conn, "bundle-withdrawn", caller.key_id, facts)
+            return model_pb2.WithdrawBundleResponse(bundle=wire.to_proto(_view(row, None)))
+
+        return await self._edge.unary(context, lambda: asyncio.to_thread(withdraw))
 
     async def GetQuote(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Return a fresh quote."""
@@ -139,7 +175,8 @@ class Models(model_pb2_grpc.ModelServiceServicer):
                 raise InvalidSpec(tell=f"a nonce has {NONCE_SIZE} bytes, and a measurement none or 32")
             self._check_seen(opened)
             level = self._level()
-            text = enclaves.quote(self._ledger.keys, level, body.nonce, body.bundle)
+            key = b"" if body.bundle else self._shelf.key  # one that has loaded a bundle takes in no other
+            text = enclaves.quote(self._ledger.keys, level, body.nonce, body.bundle, key)
             return model_pb2.GetQuoteResponse(quote=wire.to_proto(QuoteView(text, level, SIMULATED)))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(quote))
@@ -151,11 +188,12 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         with self._ledger.store.read() as conn:
             row = bundles.row(conn, opened.body.bundle)
         if row is None or not (row.submitter == opened.caller.key_id or SEERS & opened.caller.roles):
-            raise NotFound(tell="no such bundle at this node, or not yours")
+            raise NotFound(tell=_NOT_YOURS)
 
 
-def _view(row: Row[Any], described: Description) -> BundleView:
-    files = [f"{name} ({size} bytes)" for name, size in described.files]
+def _view(row: Row[Any], described: Description | None) -> BundleView:
+    """What is told of a bundle; of one that was withdrawn, no more than that it was here."""
+    files = [f"{name} ({size} bytes)" for name, size in described.files] if described else []
     if len(files) > _MOST_FILES:
         files = [*files[:_MOST_FILES], f"and {len(files) - _MOST_FILES} more"]
     return BundleView(
@@ -166,8 +204,9 @@ def _view(row: Row[Any], described: Description) -> BundleView:
         submitter=row.submitter,
         size=row.size,
         created_ms=row.created_ms,
-        outputs=tuple(_told(name, table) for name, table in described.manifest.outputs.items()),
+        outputs=tuple(_told(name, table) for name, table in described.manifest.outputs.items()) if described else (),
         files=tuple(files),
+        withdrawn_ms=row.withdrawn_ms,
     )
 
 

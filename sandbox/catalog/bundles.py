@@ -3,7 +3,8 @@
     <home>/bundles/<measurement>.sealed        SM4-GCM, AAD = "bundle" ‖ 0 ‖ measurement; wrapped key in the store
 
 Security:  what is handed in are a stranger's bytes: they are kept only if they are what packing gives, byte for byte,
-           and what is read back is measured again. A bundle stays: approvals and receipts name it.
+           and what is read back is measured again. Withdrawn, its key and its file are gone; that it was here stays:
+           approvals and receipts name it.
 Errors:    ``AlreadyExists`` where another key handed in the same bundle, ``Unavailable`` where one key hands in too
            many or a bundle is not here, ``IntegrityFailed`` where the file is not what was kept.
 Not here:  who approved which (policy), what an archive is (``tee_sim.bundle``).
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from sandbox import wire
 from sandbox.crypto.sm4 import seal, unseal
@@ -82,8 +83,10 @@ def keep(conn: Connection, home: Path, node_key: bytes, bundle: Bundle, archive:
     if found is not None:
         if found.submitter != given.submitter:
             raise AlreadyExists(tell="this bundle was handed in under another key", hint="name it by its measurement")
-        return found
-    count = conn.scalar(select(func.count()).select_from(bundles).where(bundles.c.submitter == given.submitter)) or 0
+        if found.wrapped_key is not None:
+            return found
+    mine = (bundles.c.submitter == given.submitter) & bundles.c.wrapped_key.is_not(None)
+    count = conn.scalar(select(func.count()).select_from(bundles).where(mine)) or 0
     if count >= MOST:
         raise Unavailable(
             tell=f"this key has handed in {MOST} bundles, as many as it may", hint="ask the node's operator"
@@ -106,9 +109,24 @@ def keep(conn: Connection, home: Path, node_key: bytes, bundle: Bundle, archive:
         "statement": wire.encode(given.statement),
         "wrapped_key": wrap_nonce + seal(node_key, wrap_nonce, key, _context(bundle.measurement)),
         "created_ms": given.time_ms,
+        "withdrawn_ms": 0,
     }
-    conn.execute(insert(bundles).values(**values))
+    if found is None:
+        conn.execute(insert(bundles).values(**values))
+    else:  # it had been withdrawn
+        conn.execute(update(bundles).where(bundles.c.measurement == bundle.measurement).values(**values))
     return conn.execute(select(bundles).where(bundles.c.measurement == bundle.measurement)).one()
+
+
+def withdraw(conn: Connection, home: Path, measurement: bytes, time_ms: int) -> Row[Any]:
+    """Destroy a bundle's key and file, and return its row.
+
+    The file goes before the key is committed as gone: a crash in between leaves a bundle that cannot be read.
+    """
+    here = bundles.c.measurement == measurement
+    _path(home, measurement).unlink(missing_ok=True)
+    conn.execute(update(bundles).where(here).values(wrapped_key=None, withdrawn_ms=time_ms))
+    return conn.execute(select(bundles).where(here)).one()
 
 
 def row(conn: Connection, measurement: bytes) -> Row[Any] | None:
@@ -129,10 +147,10 @@ def locate(conn: Connection, home: Path, node_key: bytes, measurement: bytes) ->
         Unavailable: it is not here.
     """
     found = row(conn, measurement)
-    if found is None:
+    if found is None or found.wrapped_key is None:
         raise Unavailable(
             f"bundle {measurement.hex()} is not here",
-            tell="no such bundle at this node",
+            tell="no such bundle at this node" if found is None else "the bundle was withdrawn from this node",
             hint="hand it in first (sandbox model upload)",
         )
     wrapped = bytes(found.wrapped_key)

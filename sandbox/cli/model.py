@@ -14,6 +14,7 @@ from sandbox import signed, wire
 from sandbox.cli import screen
 from sandbox.cli.card import write_new
 from sandbox.cli.session import CLIENT, Failed, Session, command
+from sandbox.cli.values import read_digest
 from sandbox.errors import InvalidSpec, SandboxError
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from sandbox.tee_sim.manifest import Column
 
 app = typer.Typer(name="model", help="Models of your own. 自带模型：打包、查看、试运行。", no_args_is_help=True)
+
+ROOT_SEES = (
+    "SIMULATED: no trusted hardware stands behind the enclave; the root of the node's machine can read the bundle"
+)
+ROOT_SEES_ZH = "SIMULATED（模拟）：可信环境背后没有可信硬件；该节点机器的管理员可以读取模型包"
 
 Directory = Annotated[Path, typer.Argument(help="Directory with a bundle.toml.", exists=True, file_okay=False)]
 
@@ -72,14 +78,41 @@ def show(
 
 @command(app, "upload", needs=CLIENT)
 def upload(
-    session: Session, bundle: Annotated[Path, typer.Argument(help="The bundle.", exists=True, dir_okay=False)]
+    session: Session,
+    bundle: Annotated[Path, typer.Argument(help="The bundle.", exists=True, dir_okay=False)],
+    seal: Annotated[bool, typer.Option("--seal", help="Seal it to a quote of the node's enclave (SIMULATED).")] = False,
+    runtime: Annotated[
+        str, typer.Option(help="With --seal: only if the quote is of this runtime; 64 hexadecimal digits.")
+    ] = "",
 ) -> Any:
     """Hand a bundle in at a data owner's node, with your signature that it is yours; scenarios name its measurement."""
+    from sandbox.tee_sim.attest import SIMULATED, Expectation
+
+    if runtime and not seal:
+        raise typer.BadParameter("it is what --seal expects; give both", param_hint="--runtime")
+    expect = Expectation(runtimes={read_digest(runtime)} if runtime else None)
     with session.connect() as node:
-        return node.put_bundle(bundle)
+        view = node.put_bundle(bundle, seal=seal, expect=expect)
+    told = {"sealed": SIMULATED, "warning": ROOT_SEES, "warning_zh": ROOT_SEES_ZH} if seal else {}
+    return {**screen.plain(view), **told}
 
 
-@command(app, "list", needs=CLIENT, columns=("measurement", "name", "form", "merchant", "size", "created_ms"))
+@command(app, "withdraw", needs=CLIENT)
+def withdraw(
+    session: Session,
+    measurement: Annotated[str, typer.Argument(help="The bundle's measurement: 64 hexadecimal digits.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> Any:
+    """Take a bundle back: the node destroys its key and file, and refuses jobs that name it; its log keeps the name."""
+    wanted = read_digest(measurement)
+    session.confirm("Withdraw it? Jobs that name this bundle are refused from then on.", yes)
+    with session.connect() as node:
+        return node.withdraw_bundle(wanted)
+
+
+@command(
+    app, "list", needs=CLIENT, columns=("measurement", "name", "form", "merchant", "size", "created_ms", "withdrawn_ms")
+)
 def show_all(
     session: Session,
     after: Annotated[str, typer.Option(help="The last measurement of the page before.")] = "",

@@ -1,8 +1,9 @@
-"""Calls about a merchant's own models: hand a bundle in, see what is there, and have a node prove what would run it.
+"""Calls about a merchant's own models: hand a bundle in, take it back, and have a node prove what would run it.
 
 Security:  the signed beginning of an upload carries measurement and digest; the statement that the bundle is the
            caller's is signed apart from it. A quote is checked offline, against the node's card and a nonce made here,
-           before it is returned. Every quote is SIMULATED: it proves what the node says, and nothing about hardware.
+           before it is returned. Every quote is SIMULATED: it proves what the node says, and nothing about hardware,
+           and a bundle that was sealed to one can be read by that node's root all the same.
 Errors:    ``InvalidSpec`` for a file that no node would take, before anything is sent; of quotes, as in
            ``tee_sim.attest``.
 Not here:  what a bundle is and how it is packed (``tee_sim.bundle``).
@@ -22,9 +23,10 @@ from sandbox.client.files import read_file
 from sandbox.crypto.sm3 import sm3
 from sandbox.errors import IntegrityFailed
 from sandbox.keyring import public_key
-from sandbox.model import BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
+from sandbox.model import BundleQuery, BundleStatement, BundleUpload, BundleView, ListQuery, QuoteQuery, QuoteView
 from sandbox.tee_sim import attest
 from sandbox.tee_sim.attest import Expectation, Quote
+from sandbox.tee_sim.broker import seal_bundle
 from sandbox.tee_sim.bundle import MOST_BYTES, parse
 
 
@@ -41,23 +43,46 @@ class ModelCalls:
 
     _line: Connection
 
-    def put_bundle(self, path: Path, progress: Progress | None = None) -> BundleView:
-        """Hand a packed bundle in, with a statement that it is the caller's; again, it changes nothing."""
+    def put_bundle(
+        self, path: Path, progress: Progress | None = None, *, seal: bool = False, expect: Expectation | None = None
+    ) -> BundleView:
+        """Hand a packed bundle in, with a statement that it is the caller's; again, it changes nothing.
+
+        Args:
+            seal: to a fresh quote of the node's enclave, before it is sent.
+            expect: what that quote has to be, beside fresh: runtimes, levels.
+
+        Raises:
+            PolicyRefused: the quote is another than expected; nothing was sent.
+        """
         archive = read_file(path, MOST_BYTES)
         bundle = parse(archive)
         said = BundleStatement(bundle.measurement, bundle.manifest.name, signed.now_ms())
         statement = signed.sign(self._line.person.identity, "bundle", said)
-        body = BundleUpload(bundle.measurement, len(archive), sm3(archive), statement)
+        sent, nonce = archive, b""
+        if seal:
+            found = self.quote().quote
+            attest.check(found, expect or Expectation())
+            sent, nonce = seal_bundle(archive, found), found.nonce
+        body = BundleUpload(bundle.measurement, len(sent), sm3(sent), statement, nonce)
         answer = self._line.upload(
             "ModelService/PutBundle",
             body,
-            _chunks(archive, progress),
-            timeout_s=UPLOAD_S + len(archive) / UPLOAD_RATE,
+            _chunks(sent, progress),
+            timeout_s=UPLOAD_S + len(sent) / UPLOAD_RATE,
         )
         view = self._line.read(BundleView, answer.bundle)
         if view.measurement != bundle.measurement:
             raise IntegrityFailed("the node answered about another bundle", party=self._line.node.node_id)
         return view
+
+    def withdraw_bundle(self, measurement: bytes) -> BundleView:
+        """Have the node destroy a bundle's key and file: one's own, or any if the caller is the node's operator.
+
+        Jobs that name it are refused from then on. Withdrawn again, it changes nothing.
+        """
+        answer = self._line.call("ModelService/WithdrawBundle", BundleQuery(measurement))
+        return self._line.read(BundleView, answer.bundle)
 
     def bundles(self, after: str = "", limit: int = 0) -> tuple[BundleView, ...]:
         """Return one page of the bundles at the node: the caller's own, or all for its operator, owners, reviewers."""

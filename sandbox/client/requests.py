@@ -50,6 +50,7 @@ BODIES: Final[dict[str, type[Message]]] = {
     "ModelService/PutBundle": model_pb2.BundleUpload,
     "ModelService/ListBundles": scenario_pb2.ListQuery,
     "ModelService/GetQuote": model_pb2.QuoteQuery,
+    "ModelService/WithdrawBundle": model_pb2.BundleQuery,
     "ReviewService/ListReviews": scenario_pb2.ListQuery,
     "ReviewService/GetReview": review_pb2.ReviewQuery,
     "ReviewService/DecideReview": review_pb2.ReviewVerdict,

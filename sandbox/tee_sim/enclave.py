@@ -1,4 +1,4 @@
-"""One run of a merchant's bundle next to the data: measure, unseal, run, seal.
+"""One run of a merchant's bundle next to the data: measure, run, seal.
 
     load(bundle) -> quote(nonce) -> owners' brokers -> run(inputs) -> Ran -> the gate, or sealed to it
 
@@ -35,7 +35,7 @@ from sandbox.crypto.sm2 import PrivateKey, PublicKey
 from sandbox.errors import InvalidSpec, JobFailed, OutputWithheld, WrongState
 from sandbox.model import Fact
 from sandbox.tee_sim.attest import Attester
-from sandbox.tee_sim.broker import Binding, open_bundle, open_grant, open_rows
+from sandbox.tee_sim.broker import Binding, open_grant, open_rows
 from sandbox.tee_sim.bundle import Bundle, parse, unpack
 from sandbox.tee_sim.levels import Limits, Outcome
 from sandbox.tee_sim.manifest import Form, Manifest, Type
@@ -111,10 +111,6 @@ class Enclave:
             raise WrongState(tell="an enclave loads one bundle, once")
         self._bundle = parse(bundle)
         return self._bundle.measurement
-
-    def load_sealed(self, sealed: bytes, nonce: bytes) -> bytes:
-        """Load a bundle that its merchant sealed to a quote of this enclave before it had any."""
-        return self.load(open_bundle(self._key, sealed, Binding(nonce, self._attester.runtime, b"")))
 
     def quote(self, nonce: bytes) -> bytes:
         """Return a quote over this enclave's key and over the bundle, if one is loaded."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sandbox.v1 import common_pb2 as sandbox_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sandbox/v1/model.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\"h\n\x0c\x42undleUpload\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12%\n\tstatement\x18\x04 \x01(\x0b\x32\x12.sandbox.v1.Signed\"E\n\x0f\x42undleStatement\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\"\xa4\x01\n\nBundleView\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x10\n\x08merchant\x18\x04 \x01(\t\x12\x11\n\tsubmitter\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x12\n\ncreated_ms\x18\x07 \x01(\x03\x12\x0f\n\x07outputs\x18\x08 \x03(\t\x12\r\n\x05\x66iles\x18\t \x03(\t\"+\n\nQuoteQuery\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\"=\n\tQuoteView\x12\r\n\x05quote\x18\x01 \x01(\x0c\x12\x11\n\tisolation\x18\x02 \x01(\t\x12\x0e\n\x06vendor\x18\x03 \x01(\t\"Q\n\x10PutBundleRequest\x12$\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\";\n\x11PutBundleResponse\x12&\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.BundleView\"8\n\x12ListBundlesRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x13ListBundlesResponse\x12\'\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x16.sandbox.v1.BundleView\"5\n\x0fGetQuoteRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"8\n\x10GetQuoteResponse\x12$\n\x05quote\x18\x01 \x01(\x0b\x32\x15.sandbox.v1.QuoteView2\xf1\x01\n\x0cModelService\x12J\n\tPutBundle\x12\x1c.sandbox.v1.PutBundleRequest\x1a\x1d.sandbox.v1.PutBundleResponse(\x01\x12N\n\x0bListBundles\x12\x1e.sandbox.v1.ListBundlesRequest\x1a\x1f.sandbox.v1.ListBundlesResponse\x12\x45\n\x08GetQuote\x12\x1b.sandbox.v1.GetQuoteRequest\x1a\x1c.sandbox.v1.GetQuoteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16sandbox/v1/model.proto\x12\nsandbox.v1\x1a\x17sandbox/v1/common.proto\"~\n\x0c\x42undleUpload\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\x12%\n\tstatement\x18\x04 \x01(\x0b\x32\x12.sandbox.v1.Signed\x12\x14\n\x0csealed_nonce\x18\x05 \x01(\x0c\"E\n\x0f\x42undleStatement\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\"\xba\x01\n\nBundleView\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x66orm\x18\x03 \x01(\t\x12\x10\n\x08merchant\x18\x04 \x01(\t\x12\x11\n\tsubmitter\x18\x05 \x01(\t\x12\x0c\n\x04size\x18\x06 \x01(\x04\x12\x12\n\ncreated_ms\x18\x07 \x01(\x03\x12\x0f\n\x07outputs\x18\x08 \x03(\t\x12\r\n\x05\x66iles\x18\t \x03(\t\x12\x14\n\x0cwithdrawn_ms\x18\n \x01(\x03\"\"\n\x0b\x42undleQuery\x12\x13\n\x0bmeasurement\x18\x01 \x01(\x0c\"+\n\nQuoteQuery\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x0e\n\x06\x62undle\x18\x02 \x01(\x0c\"=\n\tQuoteView\x12\r\n\x05quote\x18\x01 \x01(\x0c\x12\x11\n\tisolation\x18\x02 \x01(\t\x12\x0e\n\x06vendor\x18\x03 \x01(\t\"Q\n\x10PutBundleRequest\x12$\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.SignedH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\";\n\x11PutBundleResponse\x12&\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.BundleView\";\n\x15WithdrawBundleRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"@\n\x16WithdrawBundleResponse\x12&\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x16.sandbox.v1.BundleView\"8\n\x12ListBundlesRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\">\n\x13ListBundlesResponse\x12\'\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x16.sandbox.v1.BundleView\"5\n\x0fGetQuoteRequest\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.sandbox.v1.Signed\"8\n\x10GetQuoteResponse\x12$\n\x05quote\x18\x01 \x01(\x0b\x32\x15.sandbox.v1.QuoteView2\xca\x02\n\x0cModelService\x12J\n\tPutBundle\x12\x1c.sandbox.v1.PutBundleRequest\x1a\x1d.sandbox.v1.PutBundleResponse(\x01\x12W\n\x0eWithdrawBundle\x12!.sandbox.v1.WithdrawBundleRequest\x1a\".sandbox.v1.WithdrawBundleResponse\x12N\n\x0bListBundles\x12\x1e.sandbox.v1.ListBundlesRequest\x1a\x1f.sandbox.v1.ListBundlesResponse\x12\x45\n\x08GetQuote\x12\x1b.sandbox.v1.GetQuoteRequest\x1a\x1c.sandbox.v1.GetQuoteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,27 +33,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sandbox.v1.model_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUNDLEUPLOAD']._serialized_start=63
-  _globals['_BUNDLEUPLOAD']._serialized_end=167
-  _globals['_BUNDLESTATEMENT']._serialized_start=169
-  _globals['_BUNDLESTATEMENT']._serialized_end=238
-  _globals['_BUNDLEVIEW']._serialized_start=241
-  _globals['_BUNDLEVIEW']._serialized_end=405
-  _globals['_QUOTEQUERY']._serialized_start=407
-  _globals['_QUOTEQUERY']._serialized_end=450
-  _globals['_QUOTEVIEW']._serialized_start=452
-  _globals['_QUOTEVIEW']._serialized_end=513
-  _globals['_PUTBUNDLEREQUEST']._serialized_start=515
-  _globals['_PUTBUNDLEREQUEST']._serialized_end=596
-  _globals['_PUTBUNDLERESPONSE']._serialized_start=598
-  _globals['_PUTBUNDLERESPONSE']._serialized_end=657
-  _globals['_LISTBUNDLESREQUEST']._serialized_start=659
-  _globals['_LISTBUNDLESREQUEST']._serialized_end=715
-  _globals['_LISTBUNDLESRESPONSE']._serialized_start=717
-  _globals['_LISTBUNDLESRESPONSE']._serialized_end=779
-  _globals['_GETQUOTEREQUEST']._serialized_start=781
-  _globals['_GETQUOTEREQUEST']._serialized_end=834
-  _globals['_GETQUOTERESPONSE']._serialized_start=836
-  _globals['_GETQUOTERESPONSE']._serialized_end=892
-  _globals['_MODELSERVICE']._serialized_start=895
-  _globals['_MODELSERVICE']._serialized_end=1136
+  _globals['_BUNDLEUPLOAD']._serialized_end=189
+  _globals['_BUNDLESTATEMENT']._serialized_start=191
+  _globals['_BUNDLESTATEMENT']._serialized_end=260
+  _globals['_BUNDLEVIEW']._serialized_start=263
+  _globals['_BUNDLEVIEW']._serialized_end=449
+  _globals['_BUNDLEQUERY']._serialized_start=451
+  _globals['_BUNDLEQUERY']._serialized_end=485
+  _globals['_QUOTEQUERY']._serialized_start=487
+  _globals['_QUOTEQUERY']._serialized_end=530
+  _globals['_QUOTEVIEW']._serialized_start=532
+  _globals['_QUOTEVIEW']._serialized_end=593
+  _globals['_PUTBUNDLEREQUEST']._serialized_start=595
+  _globals['_PUTBUNDLEREQUEST']._serialized_end=676
+  _globals['_PUTBUNDLERESPONSE']._serialized_start=678
+  _globals['_PUTBUNDLERESPONSE']._serialized_end=737
+  _globals['_WITHDRAWBUNDLEREQUEST']._serialized_start=739
+  _globals['_WITHDRAWBUNDLEREQUEST']._serialized_end=798
+  _globals['_WITHDRAWBUNDLERESPONSE']._serialized_start=800
+  _globals['_WITHDRAWBUNDLERESPONSE']._serialized_end=864
+  _globals['_LISTBUNDLESREQUEST']._serialized_start=866
+  _globals['_LISTBUNDLESREQUEST']._serialized_end=922
+  _globals['_LISTBUNDLESRESPONSE']._serialized_start=924
+  _globals['_LISTBUNDLESRESPONSE']._serialized_end=986
+  _globals['_GETQUOTEREQUEST']._serialized_start=988
+  _globals['_GETQUOTEREQUEST']._serialized_end=1041
+  _globals['_GETQUOTERESPONSE']._serialized_start=1043
+  _globals['_GETQUOTERESPONSE']._serialized_end=1099
+  _globals['_MODELSERVICE']._serialized_start=1102
+  _globals['_MODELSERVICE']._serialized_end=1432
 # @@protoc_insertion_point(module_scope)

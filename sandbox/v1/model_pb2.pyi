@@ -8,16 +8,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class BundleUpload(_message.Message):
-    __slots__ = ("measurement", "size", "digest", "statement")
+    __slots__ = ("measurement", "size", "digest", "statement", "sealed_nonce")
     MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
+    SEALED_NONCE_FIELD_NUMBER: _ClassVar[int]
     measurement: bytes
     size: int
     digest: bytes
     statement: _common_pb2.Signed
-    def __init__(self, measurement: _Optional[bytes] = ..., size: _Optional[int] = ..., digest: _Optional[bytes] = ..., statement: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+    sealed_nonce: bytes
+    def __init__(self, measurement: _Optional[bytes] = ..., size: _Optional[int] = ..., digest: _Optional[bytes] = ..., statement: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., sealed_nonce: _Optional[bytes] = ...) -> None: ...
 
 class BundleStatement(_message.Message):
     __slots__ = ("measurement", "name", "time_ms")
@@ -30,7 +32,7 @@ class BundleStatement(_message.Message):
     def __init__(self, measurement: _Optional[bytes] = ..., name: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
 
 class BundleView(_message.Message):
-    __slots__ = ("measurement", "name", "form", "merchant", "submitter", "size", "created_ms", "outputs", "files")
+    __slots__ = ("measurement", "name", "form", "merchant", "submitter", "size", "created_ms", "outputs", "files", "withdrawn_ms")
     MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORM_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +42,7 @@ class BundleView(_message.Message):
     CREATED_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWN_MS_FIELD_NUMBER: _ClassVar[int]
     measurement: bytes
     name: str
     form: str
@@ -49,7 +52,14 @@ class BundleView(_message.Message):
     created_ms: int
     outputs: _containers.RepeatedScalarFieldContainer[str]
     files: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, measurement: _Optional[bytes] = ..., name: _Optional[str] = ..., form: _Optional[str] = ..., merchant: _Optional[str] = ..., submitter: _Optional[str] = ..., size: _Optional[int] = ..., created_ms: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., files: _Optional[_Iterable[str]] = ...) -> None: ...
+    withdrawn_ms: int
+    def __init__(self, measurement: _Optional[bytes] = ..., name: _Optional[str] = ..., form: _Optional[str] = ..., merchant: _Optional[str] = ..., submitter: _Optional[str] = ..., size: _Optional[int] = ..., created_ms: _Optional[int] = ..., outputs: _Optional[_Iterable[str]] = ..., files: _Optional[_Iterable[str]] = ..., withdrawn_ms: _Optional[int] = ...) -> None: ...
+
+class BundleQuery(_message.Message):
+    __slots__ = ("measurement",)
+    MEASUREMENT_FIELD_NUMBER: _ClassVar[int]
+    measurement: bytes
+    def __init__(self, measurement: _Optional[bytes] = ...) -> None: ...
 
 class QuoteQuery(_message.Message):
     __slots__ = ("nonce", "bundle")
@@ -78,6 +88,18 @@ class PutBundleRequest(_message.Message):
     def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ..., chunk: _Optional[bytes] = ...) -> None: ...
 
 class PutBundleResponse(_message.Message):
+    __slots__ = ("bundle",)
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    bundle: BundleView
+    def __init__(self, bundle: _Optional[_Union[BundleView, _Mapping]] = ...) -> None: ...
+
+class WithdrawBundleRequest(_message.Message):
+    __slots__ = ("signed",)
+    SIGNED_FIELD_NUMBER: _ClassVar[int]
+    signed: _common_pb2.Signed
+    def __init__(self, signed: _Optional[_Union[_common_pb2.Signed, _Mapping]] = ...) -> None: ...
+
+class WithdrawBundleResponse(_message.Message):
     __slots__ = ("bundle",)
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     bundle: BundleView

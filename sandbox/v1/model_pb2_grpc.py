@@ -40,6 +40,11 @@ class ModelServiceStub:
                 request_serializer=sandbox_dot_v1_dot_model__pb2.PutBundleRequest.SerializeToString,
                 response_deserializer=sandbox_dot_v1_dot_model__pb2.PutBundleResponse.FromString,
                 _registered_method=True)
+        self.WithdrawBundle = channel.unary_unary(
+                '/sandbox.v1.ModelService/WithdrawBundle',
+                request_serializer=sandbox_dot_v1_dot_model__pb2.WithdrawBundleRequest.SerializeToString,
+                response_deserializer=sandbox_dot_v1_dot_model__pb2.WithdrawBundleResponse.FromString,
+                _registered_method=True)
         self.ListBundles = channel.unary_unary(
                 '/sandbox.v1.ModelService/ListBundles',
                 request_serializer=sandbox_dot_v1_dot_model__pb2.ListBundlesRequest.SerializeToString,
@@ -57,8 +62,17 @@ class ModelServiceServicer:
     """
 
     def PutBundle(self, request_iterator, context):
-        """Hands in a bundle, signed by its merchant: head first, then chunks. Idempotent.
-        INVALID_ARGUMENT  no bundle, or not the one whose measurement was announced
+        """Hands in a bundle, signed by its merchant: head first, then chunks; as it is, or sealed to a quote's key. Idempotent.
+        INVALID_ARGUMENT     no bundle, or not the one whose measurement was announced
+        FAILED_PRECONDITION  sealed to a key that is not this node's any more: ask for a new quote
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WithdrawBundle(self, request, context):
+        """Destroys a bundle's key and file at this node, for its merchant or the node's operator. Body: BundleQuery.
+        NOT_FOUND  no such bundle here, or not the caller's
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -86,6 +100,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.PutBundle,
                     request_deserializer=sandbox_dot_v1_dot_model__pb2.PutBundleRequest.FromString,
                     response_serializer=sandbox_dot_v1_dot_model__pb2.PutBundleResponse.SerializeToString,
+            ),
+            'WithdrawBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.WithdrawBundle,
+                    request_deserializer=sandbox_dot_v1_dot_model__pb2.WithdrawBundleRequest.FromString,
+                    response_serializer=sandbox_dot_v1_dot_model__pb2.WithdrawBundleResponse.SerializeToString,
             ),
             'ListBundles': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBundles,
@@ -126,6 +145,33 @@ class ModelService:
             '/sandbox.v1.ModelService/PutBundle',
             sandbox_dot_v1_dot_model__pb2.PutBundleRequest.SerializeToString,
             sandbox_dot_v1_dot_model__pb2.PutBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WithdrawBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sandbox.v1.ModelService/WithdrawBundle',
+            sandbox_dot_v1_dot_model__pb2.WithdrawBundleRequest.SerializeToString,
+            sandbox_dot_v1_dot_model__pb2.WithdrawBundleResponse.FromString,
             options,
             channel_credentials,
             insecure,

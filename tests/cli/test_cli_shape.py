@@ -41,7 +41,7 @@ def test_no_command_is_lost() -> None:
         "node ": "rotate-key split-key join-key show-key open-share",
         "key ": "new export register revoke list",
         "dataset ": "draft register import list search show profile sample twin destroy",
-        "model ": "pack show try upload list",
+        "model ": "pack show try upload withdraw list",
         "tee ": "quote verify doctor",
         "scenario ": "form check draft apply approve list show diff refuse ask-changes suspend resume revoke",
         "job ": "plan submit watch show list console cancel result",

@@ -239,7 +239,7 @@ class Room:
     def grant(self, text: bytes, nonce: bytes, key: bytes) -> bytes:
         """What an owner's node decides of a quote, whose approval accepts a simulated enclave if the scenario does."""
         quote = enclaves.read(text, nonce, node_keys(self.scenario.enclave).identity.public)
-        approved = enclaves.approved(self.scenario, confined.program_of(self.spec), self.scenario.accepts_simulated)
+        approved = enclaves.approved(self.scenario, self.spec, self.scenario.accepts_simulated)
         return broker.grant_key(key, quote, approved).sealed
 
     # --- stages -----------------------------------------------------------------------------------------------------

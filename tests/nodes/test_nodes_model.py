@@ -3,6 +3,7 @@ becomes of code that means no good."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -55,6 +56,7 @@ from sandbox.model import (
 from sandbox.store import artefacts, bundles
 from sandbox.tee_sim import attest, cgroup
 from sandbox.tee_sim.attest import Expectation
+from sandbox.tee_sim.broker import seal_bundle
 from sandbox.tee_sim.bundle import measure, pack
 from sandbox.tee_sim.levels import Level
 from sandbox.tee_sim.probes import strongest
@@ -389,6 +391,80 @@ def test_a_quote_verifies_offline_and_says_that_it_is_simulated(shop: Shop) -> N
         shop.merchant.quote(bytes(32))
     with pytest.raises(InvalidSpec, match="nonce"):
         shop.merchant.quote(nonce=bytes(16))
+
+
+class Overheard:
+    """A line to the node, and what was carried over it."""
+
+    def __init__(self, line: Any) -> None:
+        self._real, self.carried = line, b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def upload(self, method: str, body: Any, chunks: Iterator[bytes], **more: Any) -> Any:
+        self.carried = b"".join(chunks)
+        return self._real.upload(method, body, iter([self.carried]), **more)
+
+
+def noted(shop: Shop, what: str) -> list[dict[str, str]]:
+    """The facts of all entries of a kind at the operator's node."""
+    found = [logged.entry for logged in shop.world.op_owner.entries(limit=500)]
+    return [{fact.name: fact.value for fact in entry.facts} for entry in found if entry.what == what]
+
+
+def test_a_bundle_sealed_to_a_quote_is_opened_at_the_node_only(shop: Shop, tmp_path: Path) -> None:
+    path = bundle(tmp_path, "hidden", SCORES.replace('"card"', '"hidden"'), SCORES_CODE)
+    measurement = measure(path.read_bytes())
+    with pytest.raises(PolicyRefused, match="another runtime"):
+        shop.merchant.put_bundle(path, seal=True, expect=Expectation(runtimes={bytes(32)}))
+    assert measurement not in [view.measurement for view in shop.merchant.bundles()]
+    merchant, line = copy.copy(shop.merchant), Overheard(shop.merchant._line)
+    merchant._line = line  # type: ignore[assignment]
+    expect = Expectation(runtimes={attest.measure_runtime()}, levels={strongest()})
+    view = merchant.put_bundle(path, seal=True, expect=expect)
+    assert (view.measurement, view.name, view.withdrawn_ms) == (measurement, "hidden", 0)
+    assert b"tables[" in path.read_bytes() and b"tables[" not in line.carried
+    sealed = {facts["name"]: facts["sealed"] for facts in noted(shop, "bundle-received")}
+    assert (sealed["hidden"], sealed["card"]) == ("to an enclave, SIMULATED", "no")
+
+
+def test_what_was_sealed_to_something_else_is_refused(shop: Shop, tmp_path: Path) -> None:
+    archive = bundle(tmp_path, "late", SCORES.replace('"card"', '"late"'), SCORES_CODE).read_bytes()
+    said = BundleStatement(measure(archive), "late", signed.now_ms())
+    announced = {"measurement": measure(archive), "statement": signed.sign(shop.person.identity, "bundle", said)}
+    found, loaded = shop.merchant.quote().quote, shop.merchant.quote(shop.measurement("card")).quote
+    sealed = seal_bundle(archive, found)
+    with pytest.raises(WrongState, match="not sealed to a quote that this node gave"):
+        upload(shop, sealed, **announced, sealed_nonce=os.urandom(32))
+    with pytest.raises(WrongState):  # an enclave that has loaded a bundle takes in no other
+        upload(shop, seal_bundle(archive, loaded), **announced, sealed_nonce=loaded.nonce)
+    with pytest.raises(InvalidSpec, match="not a bundle"):
+        upload(shop, sealed, **announced)
+    assert upload(shop, sealed, **announced, sealed_nonce=found.nonce).bundle.name == "late"
+
+
+def test_a_withdrawn_bundle_runs_no_more_and_can_come_back(shop: Shop, tmp_path: Path) -> None:
+    path = bundle(tmp_path, "brief", SCORES.replace('"card"', '"brief"'), SCORES_CODE)
+    measurement = shop.merchant.put_bundle(path).measurement
+    sealed = shop.world.nodes.home("operator") / "bundles" / f"{measurement.hex()}.sealed"
+    brief = dataclasses.replace(shop, files={"brief": path})
+    submit = refused(brief, brief.draft("brief"), "brief")
+    assert sealed.exists()
+    with pytest.raises(NotFound):
+        shop.world.clients["op-merchant"].withdraw_bundle(measurement)  # another's is none
+    with pytest.raises(NotFound):
+        shop.merchant.withdraw_bundle(bytes(32))
+    withdrawn = shop.merchant.withdraw_bundle(measurement)
+    assert withdrawn.withdrawn_ms > 0 and (withdrawn.outputs, withdrawn.files) == ((), ())
+    assert shop.merchant.withdraw_bundle(measurement) == withdrawn
+    assert withdrawn in shop.merchant.bundles() and withdrawn in shop.world.op_owner.bundles()
+    assert not sealed.exists()
+    with pytest.raises(Unavailable, match="withdrawn"):
+        submit()
+    assert [facts["bundle"] for facts in noted(shop, "bundle-withdrawn")] == [measurement.hex()]
+    assert shop.merchant.put_bundle(path).withdrawn_ms == 0
+    assert shop.world.ended(submit().job_id, shop.merchant).state in (State.HELD, State.RELEASED)
 
 
 # --- what is admitted -------------------------------------------------------------------------------------------------

@@ -21,12 +21,13 @@ from sandbox.crypto.sm2 import PrivateKey
 from sandbox.errors import Cancelled, IntegrityFailed, InvalidSpec, JobFailed, OutputWithheld, Unavailable, WrongState
 from sandbox.tee_sim.attest import Expectation, Quote, SimulatedAttester, verify
 from sandbox.tee_sim.broker import Approved, grant_key, seal_bundle, seal_rows
-from sandbox.tee_sim.bundle import measure, pack, parse
+from sandbox.tee_sim.bundle import MOST_BYTES, measure, pack, parse
 from sandbox.tee_sim.enclave import Enclave, Ran, SealedTable, read_params, sweep_programs
 from sandbox.tee_sim.levels import Level, Limits, Outcome, told_by
 from sandbox.tee_sim.outputs import check_outputs
 from sandbox.tee_sim.pool import Pool
 from sandbox.tee_sim.probes import strongest
+from sandbox.tee_sim.shelf import MOST_SEALED, Shelf
 from sandbox.tee_sim.stream import read_stream, write_stream
 
 ROOT = Path(__file__).parents[2]
@@ -280,21 +281,26 @@ def test_grants_and_rows_that_were_changed_do_not_open(
     assert jails.taken == 0
 
 
-def test_a_merchant_seals_its_bundle_to_an_enclave(tmp_path: Path, small: bytes) -> None:
-    jails = Canned(GOOD)
-    enclave = Enclave(attester(), jails, tmp_path)
-    nonce = bytes(range(32))
-    empty = quoted(enclave, nonce)
-    assert empty.bundle == b""
+def test_a_merchant_seals_its_bundle_to_a_shelf(small: bytes) -> None:
+    shelf, nonce = Shelf(), bytes(range(32))
+    text = attester().quote(nonce, b"", shelf.key)
+    empty = verify(text, IDENTITY.public, Expectation(nonce=nonce, bundle=b""))
     sealed = seal_bundle(small, empty)
     assert CODE.encode() not in sealed
-    with pytest.raises(IntegrityFailed):
-        Enclave(attester(), jails, tmp_path).load_sealed(sealed, nonce)
-    with pytest.raises(IntegrityFailed):
-        enclave.load_sealed(sealed, bytes(32))
-    assert enclave.load_sealed(sealed, nonce) == measure(small)
-    assert quoted(enclave, nonce).bundle == measure(small)
-    assert run(enclave, {"people": PEOPLE}, {"factor": 1}).tables
+    assert len(small) < len(sealed) <= len(small) + MOST_SEALED - MOST_BYTES
+    for other, answered in ((Shelf(), nonce), (shelf, bytes(32))):  # after a restart; to another quote
+        with pytest.raises(WrongState) as caught:
+            other.open(sealed, answered)
+        assert "not sealed to a quote that this node gave" in caught.value.tell
+    with pytest.raises(WrongState):
+        shelf.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), nonce)
+    assert shelf.open(sealed, nonce) == small
+
+
+def test_the_largest_bundle_fits_when_it_is_sealed() -> None:
+    shelf, nonce = Shelf(), bytes(range(32))
+    empty = verify(attester().quote(nonce, b"", shelf.key), IDENTITY.public, Expectation(nonce=nonce))
+    assert len(seal_bundle(bytes(MOST_BYTES), empty)) <= MOST_SEALED
 
 
 def test_results_can_be_sealed_to_whoever_judges_them(tmp_path: Path, small: bytes) -> None:
