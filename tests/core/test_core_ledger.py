@@ -15,12 +15,21 @@ from sqlalchemy import insert, select, update
 
 from sandbox import record, signed, wire
 from sandbox.catalog import cache
-from sandbox.errors import Interrupted, InvalidSpec, PolicyRefused, SandboxError, Unauthenticated
+from sandbox.errors import (
+    Interrupted,
+    InvalidSpec,
+    JobFailed,
+    OutputWithheld,
+    PolicyRefused,
+    SandboxError,
+    Unauthenticated,
+)
 from sandbox.home import Home, init
 from sandbox.ledger import SETTING, Ledger
 from sandbox.model import (
     Approval,
     ApprovalRecord,
+    Failure,
     JobSubmission,
     Notice,
     NoticeKind,
@@ -34,7 +43,7 @@ from sandbox.pipeline import RESUMES
 from sandbox.policy import book, quota
 from sandbox.policy.admit import admit
 from sandbox.record import Job
-from sandbox.store import Store, cached, datasets, usage
+from sandbox.store import Store, cached, datasets, jobs, usage
 
 HOUR = 3_600_000
 
@@ -100,6 +109,23 @@ def test_a_job_is_taken_up_so_often_and_no_more(ledger: Ledger) -> None:
     with pytest.raises(Interrupted, match="went away too often"):
         asyncio.run(ledger.resumed(job, RESUMES))
     assert whats(ledger, job) == ["admitted", *["resumed"] * RESUMES]  # counted in the log: a restart forgets nothing
+
+
+@pytest.mark.parametrize("now", [State.ADMITTED, State.RUNNING])
+@pytest.mark.parametrize(
+    ("error", "then"), [(OutputWithheld("few", party="bank"), State.REFUSED), (JobFailed("broke"), State.FAILED)]
+)
+def test_a_refusal_ends_a_job_as_one_whether_or_not_it_runs_here_yet(
+    ledger: Ledger, now: State, error: SandboxError, then: State
+) -> None:
+    job = made(ledger, f"{now}{then}")
+    with ledger.store.write() as conn:
+        conn.execute(update(jobs).where(jobs.c.job_id == job.job_id).values(state=int(now)))
+    failure = Failure(type(error).__name__, "bank", "gate", "c", "c", "n", "n")
+    assert asyncio.run(ledger.stop(job, error, failure))
+    with ledger.store.read() as conn:
+        assert record.read(conn, job.job_id).state is then
+    assert whats(ledger, job) == ["admitted", then.name.lower()]
 
 
 def test_under_a_scenario_that_ended_meanwhile_nothing_is_taken_up(ledger: Ledger) -> None:
