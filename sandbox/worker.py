@@ -33,7 +33,7 @@ from sandbox.errors import (
     SandboxError,
 )
 from sandbox.footprint import give_back, keep_out
-from sandbox.kinds import KINDS
+from sandbox.kinds import KINDS, confined
 from sandbox.kinds.distinct import counted
 from sandbox.model import JobSpec, ModelSpec, PartyRole, Plan, RawResult, Scenario
 from sandbox.tee_sim.attest import measure_runtime
@@ -98,6 +98,7 @@ def _do(desk: Blocking, chore: Chore, order: dict[str, Any], body: bytes) -> Non
 def enter(path: str) -> bool:
     """Do a stage in a process of its own, where pandas is not wanted."""
     keep_out("pandas")
+    confined.stay_warm()
     return work(path)
 
 

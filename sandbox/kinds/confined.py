@@ -2,7 +2,8 @@
 
 Security:  a plan names the level that the node's own probes found; the run is started at this level and no other.
            Rows are written into file systems that only the jail and its warden have mounted; at level ``narrowed``,
-           which has none, into a folder of the jail's own, removed with it.
+           which has none, into a folder of the jail's own, removed with it. A jail that waits between jobs knows of
+           none, and serves one.
 Units:     MiB, bytes, seconds.
 Errors:    those of the jail.
 Not here:  what is run, and whether a level holds here (``tee_sim.probes``).
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +35,7 @@ KINDS: Final = frozenset({JobKind.QUERY, JobKind.MODEL})
 LIBRARIES: Final = ("pyarrow",)  # imported before there is a job
 _MOST_MEMORY: Final = 0.6  # of the machine's
 _LEAST_MIB: Final = 768
+_SLACK_MIB: Final = 64
 _MIB: Final = 1 << 20
 
 
@@ -80,20 +84,52 @@ def limits(task: Task, input_bytes: int, per_byte: float) -> Limits:
         per_byte: how much memory the work takes for each of them, about.
     """
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _MIB
-    wanted = _LEAST_MIB + int(input_bytes * per_byte) // _MIB
-    memory = min(wanted, max(_LEAST_MIB, int(machine * _MOST_MEMORY)))
+    wanted, memory = _LEAST_MIB + int(input_bytes * per_byte) // _MIB, _LEAST_MIB
+    while memory < wanted - _SLACK_MIB:  # in steps, so that jobs of about one size can use each other's waiting jails
+        memory *= 2
+    memory = min(memory, max(_LEAST_MIB, int(machine * _MOST_MEMORY)))
     return Limits(memory_mib=memory, wall_s=task.deadline_s, cpu_s=int(task.deadline_s) * task.cores, cores=task.cores)
 
 
-def jails(task: Task, preload: tuple[str, ...] = LIBRARIES) -> Pool:
-    """Return where this job's jail comes from, to be entered; it is started when it is taken."""
-    return Pool(0, level_of(task.plan), scratch=scratch(), preload=preload)
+@dataclass(slots=True)
+class _Waiting:
+    """The jail that waits in this process for the next job, if one does."""
+
+    is_wanted: bool = False
+    pool: Pool | None = None
+    allowed: Limits | None = None
+
+
+_waiting = _Waiting()
+
+
+def stay_warm() -> None:
+    """From the first job on, keep a jail waiting in this process, started as the last job's was: a job after it is
+    spared the start. It ends with the process."""
+    _waiting.is_wanted = True
+
+
+@contextmanager
+def jails(task: Task, allowed: Limits) -> Iterator[Pool]:
+    """Give where this job's jail comes from: the one that waits, if it was started for such a job."""
+    level = level_of(task.plan)
+    if not _waiting.is_wanted:
+        with Pool(0, level, scratch=scratch(), preload=LIBRARIES) as pool:
+            yield pool
+        return
+    kept = _waiting.pool
+    if kept is None or kept.level is not level or _waiting.allowed is None or not allowed.starts_like(_waiting.allowed):
+        if kept is not None:
+            kept.close()
+        kept = Pool(1, level, allowed, scratch=scratch(), preload=LIBRARIES)
+        _waiting.pool, _waiting.allowed = kept, allowed
+    yield kept
 
 
 def run(task: Task, program: Path, tables: Mapping[str, pa.Table], params: bytes, allowed: Limits) -> Outcome:
     """Run a program of the node's own over tables; ends at once when the job is stopped."""
     stop: Any = task.stopped()
-    with jails(task) as pool, pool.take(allowed) as jail:
+    with jails(task, allowed) as pool, pool.take(allowed) as jail:
         outcome = jail.run(program, tables, params, stop)
     if outcome.level is not level_of(task.plan):
         raise JobFailed("the jail stood at another level than was planned", stage=JAIL)

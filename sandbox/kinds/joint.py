@@ -173,6 +173,9 @@ def take(task: Task, other: str, own: Sequence[str], others: Sequence[str]) -> p
     mine = _own(task, own)
     if theirs.column_names != list(others) or theirs.num_rows != mine.num_rows:
         raise ProtocolFailed("sent other rows than were planned", party=other, stage="compute")
+    if odd := _undeclared(task.scenario, theirs):
+        told = f"sent the column {odd!r} in another type than the scenario declares"
+        raise ProtocolFailed(told, tell=told, party=other, stage="compute")
     columns = {name: table.column(name) for table in (mine, theirs) for name in table.column_names}
     return pa.table(columns)
 
@@ -245,6 +248,19 @@ def finish(task: Task, outputs: Collection[str]) -> RawResult:
 def _is_size(value: object) -> bool:
     """Whether this is a number of people, bytes or permille; True is none, and 1.0 is none."""
     return type(value) is int and 0 <= value < 1 << 63
+
+
+def _undeclared(scenario: Scenario, table: pa.Table) -> str:
+    """Return a column that cannot be what the scenario's levels, bands and ranges are about; empty if all can."""
+    named = {dimension.column for dimension in scenario.dimensions if dimension.values}
+    counted = {dimension.column for dimension in scenario.dimensions if dimension.edges}
+    counted |= {measure.column for measure in scenario.measures}
+    for one in table.schema:
+        is_text, is_truth = pa.types.is_string(one.type), pa.types.is_boolean(one.type)
+        is_number = pa.types.is_integer(one.type) or pa.types.is_decimal(one.type)
+        if (one.name in named and not (is_text or is_truth)) or (one.name in counted and not (is_number or is_truth)):
+            return str(one.name)
+    return ""
 
 
 def _own(task: Task, columns: Sequence[str]) -> pa.Table:

@@ -13,7 +13,8 @@ Reveals:  to the recipient what the bundle declares, made by code that saw every
           code, so people look. To the owner's node, whose enclave is SIMULATED: the bundle.
 Security: a bundle has one input and at most one table a class. It runs only if the scenario names its measurement, if
           the columns it reads are the scenario's, and if what it gives out has a rule. What it prints is dropped.
-Artefacts: a Parquet under the name of every output; "sample", in UTF-8, of those that people look at.
+Artefacts: a Parquet under the name of every output; "sample", in UTF-8, of those that people look at; "drawn", whose
+          letters are asked for.
 Errors:   ``JobFailed``, ``DeadlinePassed``, ``Cancelled`` and ``OutputWithheld`` in their fixed words; nothing in their
           details comes from inside the jail.
 Not here: the jail (``confined``), who may open the rows (``policy.enclaves``).
@@ -31,6 +32,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from sandbox.errors import (
     Cancelled,
@@ -43,6 +45,7 @@ from sandbox.errors import (
     WrongState,
 )
 from sandbox.kinds import confined, joint
+from sandbox.kinds.drawn import draw, is_asked
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.population import WHOLE, Sketcher
 from sandbox.model import (
@@ -223,7 +226,7 @@ def compute(task: Task) -> RawResult:
     ((table, read),) = manifest.inputs.items()
     rows = _shared(task, read) if spec.alignment else task.table(read)
     limits = confined.limits(task, rows.nbytes, _PER_BYTE)
-    with confined.jails(task) as jails:
+    with confined.jails(task, limits) as jails:
         enclave = Enclave(_Quoted(confined.level_of(task.plan)), jails, task.workspace.path, limits)
         if enclave.load(archive) != spec.bundle:
             raise IntegrityFailed("the bundle at hand is not the one that the job names")
@@ -232,6 +235,8 @@ def compute(task: Task) -> RawResult:
     made = {output: ran.tables[name] for output, (name, _) in _tables(manifest).items()}
     files = {output: _parquet(found) for output, found in made.items()}
     shown = {output: found for output, found in made.items() if output in rules and rules[output].reviewed}
+    if SCORES in made and is_asked(task):
+        draw(task, _scored(task, made[SCORES], rows))
     judged = {"group.all": rows.num_rows, "rows": made[SCORES].num_rows if SCORES in made else rows.num_rows}
     figures, looked_at = {PRINTED: float(len(ran.log))}, sample(shown) if shown else ""
     if looked_at:
@@ -255,6 +260,8 @@ def _give(task: Task) -> RawResult:
     """Send the rows that the bundle reads to the enclave; with the key, if it is this owner's and is read."""
     left = at(task.plan.parties, PartyRole.LEFT)
     joint.give(task, (*task.fields, *_keys_read(task)) if left == task.me else task.fields)
+    if any(rule.name == SCORES for rule in task.plan.outputs):
+        draw(task, joint.positions(task))  # whom the code leaves out only the enclave learns
     judged, looked_at = joint.hear(task)
     if looked_at:
         task.keep(SAMPLE, looked_at.encode())
@@ -276,6 +283,14 @@ def _shared(task: Task, read: Sequence[str]) -> pa.Table:
     left, keys = at(task.plan.parties, PartyRole.LEFT), _keys_read(task)
     own = (*task.fields, *keys) if left == task.me else task.fields
     return joint.take(task, other, own, (*others, *keys) if left == other else others).select(list(read))
+
+
+def _scored(task: Task, scores: pa.Table, rows: pa.Table) -> NDArray[np.int64]:
+    """Return at which of this owner's rows the people are whom a table is about."""
+    key = [name for name in scores.column_names if name in _keys_read(task)]
+    numbered = rows.select(key).append_column("", pa.array(np.arange(rows.num_rows)))
+    found: NDArray[np.int64] = scores.select(key).join(numbered, key, join_type="inner").column("").to_numpy()
+    return joint.positions(task)[found] if joint.alignment_of(task.spec) else found
 
 
 def _run(task: Task, enclave: Enclave, own: Mapping[str, pa.Table], values: Mapping[str, Any], rows: bool) -> Ran:

@@ -263,10 +263,10 @@ POINTS_TABLES = {
 SCORES = OutputRule(JobKind.MODEL, "scores", OutputClass.ROW_CONSENTED, 10, 1, 1000, 1 << 20, reviewed=True)
 
 
-def modelled(folder: Path, enclave: str) -> tuple[Shelf, Manifest]:
+def modelled(folder: Path, enclave: str, code: str = POINTS) -> tuple[Shelf, Manifest]:
     """A bundle over both owners' rows, which names people by the left owner's key."""
     inputs = {"data": ["late", "id", "income"]}
-    archive = packed(folder / "points", POINTS, inputs=inputs, outputs=POINTS_TABLES, params={})
+    archive = packed(folder / "points", code, inputs=inputs, outputs=POINTS_TABLES, params={})
     manifest, measured = parse(archive).manifest, measure(archive)
     store = Store.at(folder / "store.db")
     store.create()
@@ -280,6 +280,22 @@ def modelled(folder: Path, enclave: str) -> tuple[Shelf, Manifest]:
     plan = planned(held, spec, JobKind.MODEL, columns)
     ticket = {"path": str(place.path), "key": place.key.hex(), "runtime": attest.measure_runtime().hex()}
     return Shelf(TABLES, held, spec, plan, "bank", deadline_s=60.0, artefacts=aligned(), bundle=ticket), manifest
+
+
+@pytest.mark.parametrize("enclave", OWNERS)
+def test_letters_are_asked_of_people_whose_scores_left_by_whoever_is_no_recipient(
+    jailed: Level, tmp_path: Path, enclave: str
+) -> None:
+    made, _ = modelled(tmp_path, enclave, POINTS.replace('rows = tables["data"]', 'rows = tables["data"][::9]'))
+    made.scenario = dataclasses.replace(
+        made.scenario, consent=dataclasses.replace(made.scenario.consent, sample_permille=500)
+    )
+    made.compute()
+    drawn = json.loads(made.artefacts["operator", JOB, "drawn"])
+    scored = set(SEQUENCE[::9])  # 45 people
+    assert ("bank", JOB, "drawn") not in made.artefacts
+    assert len(drawn) == len(set(drawn)) == (23 if enclave == "operator" else 50)
+    assert set(drawn) <= (scored if enclave == "operator" else set(SEQUENCE))
 
 
 @pytest.mark.parametrize("enclave", OWNERS)
@@ -450,6 +466,28 @@ def test_only_the_planned_rows_are_put_beside_the_enclave_s_own(what: str) -> No
         return announced(seal_rows(made.data_key, "rows", OTHERS[what](rows)))
 
     assert str(caught(sends(made, bodies))) == "sent other rows than were planned"
+
+
+@pytest.mark.parametrize(
+    ("enclave", "name", "kind"),
+    [
+        ("bank", "late", pa.string()),
+        ("bank", "late", pa.float64()),
+        ("bank", "util", pa.string()),
+        ("operator", "region", pa.large_string()),
+        ("operator", "income", pa.string()),
+    ],
+)
+def test_a_column_of_another_type_than_declared_is_its_owner_s_fault(
+    enclave: str, name: str, kind: pa.DataType
+) -> None:
+    made, giver = meeting(enclave), "operator" if enclave == "bank" else "bank"
+    columns = ["util", "late"] if giver == "operator" else ["region", "income"]
+    rows = TABLES[giver].select(columns).take(pa.array(POSITIONS[giver]))
+    rows = rows.set_column(columns.index(name), name, rows[name].cast(kind))
+    error = caught(sends(made, lambda _: announced(seal_rows(made.data_key, "rows", rows))))
+    assert (error.party, error.stage) == (giver, "compute")
+    assert str(error) == f"sent the column {name!r} in another type than the scenario declares"
 
 
 @pytest.mark.parametrize("what", ["another name", "encoded", "nested"])

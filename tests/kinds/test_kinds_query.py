@@ -357,7 +357,7 @@ def test_another_level_than_planned_is_no_answer(jailed: Level, monkeypatch: pyt
     if jailed is not Level.CONFINED:
         pytest.skip(f"only one level is tried on this machine: {jailed}")
     one = room("SELECT count(*) AS n FROM data")
-    monkeypatch.setattr(confined, "jails", lambda task: Pool(0, Level.NARROWED, scratch=confined.scratch()))
+    monkeypatch.setattr(confined, "jails", lambda task, allowed: Pool(0, Level.NARROWED, scratch=confined.scratch()))
     with pytest.raises(JobFailed, match="another level"):
         one.compute()
 
@@ -576,6 +576,32 @@ def test_a_job_that_is_stopped_ends_at_once(jailed: Level, monkeypatch: pytest.M
         with pytest.raises(Cancelled):
             confined.run(task, folder, {}, b"", confined.limits(task, 0, 1.0))
         assert list((folder / "jails").iterdir()) == []
+
+
+def test_between_jobs_a_jail_waits_that_no_job_has_used(jailed: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confined, "_waiting", confined._Waiting())
+    one = room("SELECT count(*) AS n FROM data")
+    one.compute()
+    assert confined._waiting.pool is None  # only where it is wanted: in a node's workers
+    confined.stay_warm()
+    one.compute()
+    kept = confined._waiting.pool
+    assert kept is not None
+    try:
+        (first,) = kept.waiting
+        one.compute()
+        (second,) = kept.waiting
+        assert confined._waiting.pool is kept and second is not first
+        assert not first.alive and second.alive
+        one.deadline_s += 60.0  # other limits: another start
+        one.compute()
+        other = confined._waiting.pool
+        assert other is not None and other is not kept
+        assert not kept.waiting and not second.alive and len(other.waiting) == 1
+    finally:
+        for pool in (kept, confined._waiting.pool):
+            if pool is not None:
+                pool.close()
 
 
 def test_over_one_owner_s_rows_there_is_no_last_stage() -> None:

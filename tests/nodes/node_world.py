@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +27,7 @@ from sandbox.demo.nodes import LocalNodes
 from sandbox.errors import NotFound
 from sandbox.home import Home
 from sandbox.keyring import Person
+from sandbox.kinds.confined import scratch
 from sandbox.model import (
     ENDED,
     Category,
@@ -367,6 +368,18 @@ class World:
     def engines(self, name: str) -> list[psutil.Process]:
         """The engine children of a node."""
         return [p for p in self.processes(name) if any("boot.py" in word for word in _words(p))]
+
+    def jails(self, name: str) -> dict[Path, bool]:
+        """The folders of the jails below a node, and whether a job is in each: one may wait for the next job, empty."""
+        found = {}
+        for process in self.processes(name):
+            with suppress(psutil.Error, OSError):
+                links = [os.readlink(handle) for handle in Path(f"/proc/{process.pid}/fd").iterdir()]
+                held = [Path(link).parent for link in links if link.startswith(f"{scratch()}/jail-")]
+                if held:
+                    inside = [Path(f"/proc/{child.pid}/root/job/in") for child in process.children(recursive=True)]
+                    found[held[0]] = any(any(place.iterdir()) for place in (*inside, held[0] / "in") if place.exists())
+        return found
 
     def leftovers(self, name: str) -> list[str]:
         """What a job left in a node's run directory beside Ray's own."""

@@ -270,40 +270,30 @@ def outcome(shop: Shop, job: JobView) -> Outcome:
     return shop.merchant.result(job.job_id, Trust.from_file(shop.world.folder / "operator.trust"))
 
 
-def jails(world: World) -> set[Path]:
-    """The folders of the jails that run below the operator's node."""
-    found = set()
-    for process in world.processes("operator"):
-        with suppress(OSError):
-            for handle in Path(f"/proc/{process.pid}/fd").iterdir():
-                with suppress(OSError):
-                    target = Path(os.readlink(handle))
-                    if target.name == "lock" and target.parent.parent == scratch():
-                        found.add(target.parent)
-    return found
-
-
 def running(world: World, timeout_s: float = 60.0) -> set[Path]:
+    """The folders of the jails with a job in them, once there is one."""
     end = time.monotonic() + timeout_s
-    while not (found := jails(world)):
+    while not (found := {folder for folder, is_busy in world.jails("operator").items() if is_busy}):
         assert time.monotonic() < end, f"no jail came up\n{world.logs()}"
         time.sleep(0.05)
     return found
 
 
 def gone(world: World, known: set[Path], timeout_s: float = 15.0) -> None:
-    """Wait until nothing is left: no jail, no folder, no control group; ``World.settle`` looks for the rest."""
+    """Wait until nothing is left of jails that had a job: no process, no folder, no control group."""
     tokens = [path.name.removeprefix("jail-") for path in known]
     places = set(cgroup.places()[0].values()) if strongest() is Level.CONFINED else set()
 
     def left() -> list[str]:
         groups = [place / f"{cgroup.PREFIX}{token}" for place in places for token in tokens]
-        return [str(path) for path in (*jails(world), *known, *groups) if path.exists()]
+        busy = [folder for folder, is_busy in world.jails("operator").items() if is_busy]
+        return [str(path) for path in (*busy, *known, *groups) if path.exists()]
 
     end = time.monotonic() + timeout_s
     while found := left():
         assert time.monotonic() < end, f"left: {found}"
         time.sleep(0.1)
+    assert len(world.jails("operator")) <= 1  # which waits for the next job
 
 
 # --- bundles and quotes -----------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from node_world import (
     ref,
     schema,
 )
-from node_world import _words as words
 
 from sandbox.client import specs
 from sandbox.errors import InvalidSpec, OutputWithheld, Unavailable
@@ -140,7 +139,7 @@ def test_a_statement_is_answered_and_the_answer_has_a_receipt(world: World, aski
     assert job.isolation == f"{level()} SIMULATED"
     assert [stage.name for stage in job.stages] == ["propose", "agree", "compute", "gate", "reveal", "deliver"]
     world.settle()
-    assert jails(world) == []
+    assert left(world) == []
 
 
 def test_the_trail_says_how_the_statement_was_confined_and_nothing_of_a_row(world: World, ask: Any) -> None:
@@ -221,12 +220,13 @@ def test_a_cancelled_statement_leaves_no_jail(world: World, ask: Any) -> None:
     assert world.ended(job.job_id).state is State.CANCELLED
     world.settle()
     end = time.monotonic() + 10
-    while left := jails(world):
-        assert time.monotonic() < end, left
+    while found := left(world):
+        assert time.monotonic() < end, found
         time.sleep(0.1)
 
 
-def jails(world: World) -> list[str]:
-    """What there is of jails: their wardens below the node, and folders that nobody holds any more."""
-    wardens = [str(one.pid) for one in world.processes("bank") if any("warden.py" in word for word in words(one))]
-    return wardens or [f"{count} folders" for count in (leases.sweep(confined.scratch()),) if count]
+def left(world: World) -> list[str]:
+    """What there is of jails beside one that waits for its job: one with a job, one too many, folders nobody holds."""
+    found = world.jails("bank")
+    busy, waiting = ([folder for folder, is_busy in found.items() if is_busy is wanted] for wanted in (True, False))
+    return [*map(str, (*busy, *waiting[1:])), *["a folder"] * leases.sweep(confined.scratch())]
