@@ -377,7 +377,9 @@ class World:
                 links = [os.readlink(handle) for handle in Path(f"/proc/{process.pid}/fd").iterdir()]
                 held = [Path(link).parent for link in links if link.startswith(f"{scratch()}/jail-")]
                 if held:
-                    inside = [Path(f"/proc/{child.pid}/root/job/in") for child in process.children(recursive=True)]
+                    inside = [
+                        Path("/proc", str(child.pid), "root", "job", "in") for child in process.children(recursive=True)
+                    ]
                     found[held[0]] = any(any(place.iterdir()) for place in (*inside, held[0] / "in") if place.exists())
         return found
 
