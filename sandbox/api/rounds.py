@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
@@ -48,6 +48,7 @@ ENTRIES = {  # what the log says of a notice
     NoticeKind.REVOKED: "revoked",
 }
 BACK_S = 60.0  # between two times that one peer is handed back one scenario
+TOLD_S = 8.0  # that a caller waits for others to be told
 _PAGE = 100
 
 
@@ -57,7 +58,7 @@ class Rounds:
     def __init__(self, pipeline: Pipeline, ledger: Ledger, exchange: Exchange) -> None:
         self._pipeline, self._ledger, self._exchange = pipeline, ledger, exchange
         self._here, self._identity = ledger.node_id, ledger.keys.identity
-        self._chores: set[asyncio.Task[bool]] = set()
+        self._chores: set[asyncio.Task[object]] = set()
         self._handed: dict[tuple[bytes, str], float] = {}  # back, and when
         settings = ledger.settings
         self._floors = Floors(settings.min_group_floor, settings.round_floor, settings.score_step_floor)
@@ -92,6 +93,20 @@ class Rounds:
         reached = await asyncio.gather(*(self._hand(digest, party) for party in parties))
         return frozenset(party for party, is_there in zip(parties, reached, strict=True) if not is_there)
 
+    async def announce(self, digest: bytes) -> None:
+        """Hand round what a caller has changed; while a party is away, the rest goes on behind the caller's back."""
+        round_ = self._behind(self.hand_round(digest))
+        done, _ = await asyncio.wait({round_}, timeout=TOLD_S)
+        for one in done:
+            one.result()
+
+    def _behind(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        """Start something that goes on when its caller does not wait for it."""
+        chore = asyncio.create_task(work)
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
+        return chore
+
     async def _hand(self, digest: bytes, party: str) -> bool:
         """Give one party what this node holds; whether it could be reached."""
         bundle = await self._look(book.bundle, digest)
@@ -120,9 +135,7 @@ class Rounds:
         await self.learn(digest, bundle.approvals, bundle.notices, bundle.versions)
         held = await self._look(book.bundle, digest)
         if _lacks(bundle, held) and self._may_hand_back(digest, sender):  # it was down, or never knew
-            chore = asyncio.create_task(self._hand(digest, sender))
-            self._chores.add(chore)
-            chore.add_done_callback(self._chores.discard)
+            self._behind(self._hand(digest, sender))
         return held.approvals
 
     def _may_hand_back(self, digest: bytes, sender: str) -> bool:

@@ -75,7 +75,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
                 return digest
 
             digest = await self._ledger.write(filed)
-            await self.hand_round(digest)
+            await self.announce(digest)
             return scenario_pb2.ApplyScenarioResponse(scenario=wire.to_proto(await self._view(digest, opened.caller)))
 
         return await self._edge.unary(context, apply)
@@ -94,7 +94,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
 
             digest = await self._ledger.write(approved)
             await self._stop(digest)
-            await self.hand_round(digest)
+            await self.announce(digest)
             return scenario_pb2.ApproveScenarioResponse(scenario=wire.to_proto(await self._view(digest, opened.caller)))
 
         return await self._edge.unary(context, approve)
@@ -239,7 +239,7 @@ class Scenarios(Rounds, scenario_pb2_grpc.ScenarioServiceServicer):
 
     async def _tell(self, digest: bytes) -> None:
         """Stop what runs and tell everybody, even if the caller hangs up meanwhile."""
-        await asyncio.gather(self._stop(digest), self.hand_round(digest))
+        await asyncio.gather(self._stop(digest), self.announce(digest))
 
     async def _view(self, digest: bytes, caller: Caller) -> ScenarioView:
         def look(conn: Connection, at: bytes) -> ScenarioView:

@@ -130,15 +130,22 @@ class Node:
 
     def call(self, who: str, method: str, body: object) -> Any:
         """Call a method as somebody who is registered here."""
+        return finished(self.calling(who, method, body))
+
+    def calling(self, who: str, method: str, body: object) -> Coroutine[Any, Any, Any]:
         person = self.people[who]
         full = f"/sandbox.v1.ScenarioService/{method}"
         envelope = signed.sign_call(person.identity, self.ledger.node_id, full, body)
         message = getattr(scenario_pb2, f"{method}Request")(signed=wire.to_proto(envelope))
-        return finished(getattr(self.scenarios, method)(message, Call(person.tls_certificate)))
+        made: Coroutine[Any, Any, Any] = getattr(self.scenarios, method)(message, Call(person.tls_certificate))
+        return made
+
+    def decision(self, who: str, digest: bytes) -> ApprovalDecision:
+        decision = Approval(digest, self.ledger.node_id, False, signed.now_ms())
+        return ApprovalDecision(signed.sign(self.people[who].identity, "approval", decision))
 
     def approve(self, who: str, digest: bytes) -> ScenarioView:
-        decision = Approval(digest, self.ledger.node_id, False, signed.now_ms())
-        body = ApprovalDecision(signed.sign(self.people[who].identity, "approval", decision))
+        body = self.decision(who, digest)
         return wire.from_proto(ScenarioView, self.call(who, "ApproveScenario", body).scenario)
 
     def object(self, who: str, digest: bytes, kind: NoticeKind) -> ScenarioView:
@@ -230,6 +237,30 @@ def test_who_holds_less_hands_nothing_back(world: World, caplog: pytest.LogCaptu
     assert world.shared() == (1, 0)
     assert (world.bank.newest(world.held), world.operator.newest(world.held)) == (3, 2)
     assert "bank signed two notices of" in caplog.text
+
+
+def test_a_caller_does_not_wait_for_a_party_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "TOLD_S", 0.05)
+    node, told = world.bank, list[str]()
+
+    async def run() -> None:
+        is_back, share = asyncio.Event(), node.links.share
+
+        async def later(party: str, bundle: ScenarioBundle) -> tuple[Signed, ...]:
+            await is_back.wait()
+            told.append(party)
+            return await share(party, bundle)
+
+        monkeypatch.setattr(node.links, "share", later)
+        answer = await node.calling("chief", "ApproveScenario", node.decision("chief", world.digest))
+        assert tuple(answer.scenario.approved_by) == ("bank",) and told == []
+        is_back.set()
+
+    finished(run())
+    assert "operator" in told
+    with world.operator.ledger.store.read() as conn:
+        standing = book.standing(conn, world.digest)
+    assert standing is not None and "bank" in standing.approved_by
 
 
 def test_a_notice_that_does_not_count_stops_nothing_else(world: World) -> None:
