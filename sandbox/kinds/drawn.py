@@ -6,7 +6,7 @@ Source:    as many as the scenario's ``sample_permille`` of the people, rounded 
 Security:  drawn from the operating system's randomness, where the rows are, and kept under a key of its own until the
            job is released; the party that holds the letters learns of it only then, and cannot have known before. Who
            was drawn for a job that is not released is destroyed with the job's other artefacts.
-Not here:  outputs of intersections: there the owner does not learn which of its people are in them.
+Not here:  ``members`` of an intersection: there the owner does not learn which of its people are among them.
 """
 
 from __future__ import annotations

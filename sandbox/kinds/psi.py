@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from sandbox.errors import InvalidSpec, PolicyRefused, ProtocolFailed
 from sandbox.kinds import alignment, blind, cells, prepared
 from sandbox.kinds.alignment import NAMES
+from sandbox.kinds.drawn import draw
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.population import SHARED, SUMMED, WHOLE, Sketcher, union
 from sandbox.model import (
@@ -137,6 +138,8 @@ def _found(task: Task, spec: PsiSpec, positions: Positions) -> RawResult:
         sink = io.BytesIO()
         pq.write_table(columns, sink)
         task.keep(f"share-for-{task.party(PartyRole.LEFT)}", sink.getvalue())
+    if spec.output in (PsiOutput.JOINED, PsiOutput.MEMBERS_BOTH):
+        draw(task, positions)
     is_told = spec.output is not PsiOutput.MEMBERS or task.role is PartyRole.LEFT  # which rows they are
     return _judged(task, size, _OUTPUT[spec.output], positions if is_told else None)
 

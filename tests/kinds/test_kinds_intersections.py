@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -141,6 +142,17 @@ def test_members_of_both_are_kept_at_both() -> None:
     assert psi.keeps_alignment(asked.spec) and not psi.keeps_alignment(ask(PsiOutput.MEMBERS).spec)
 
 
+@pytest.mark.parametrize("output", [PsiOutput.JOINED, PsiOutput.MEMBERS_BOTH, PsiOutput.MEMBERS, PsiOutput.ALIGNED])
+def test_letters_are_asked_by_an_owner_that_knows_whose_rows_leave(output: PsiOutput) -> None:
+    asked = ask(output)
+    asked.compute()
+    drawn = {party: json.loads(content) for (party, _, name), content in asked.artefacts.items() if name == "drawn"}
+    if output in (PsiOutput.MEMBERS, PsiOutput.ALIGNED):  # it does not know them; none leave
+        assert drawn == {}
+    else:
+        assert list(drawn) == ["operator"] and drawn["operator"] and set(drawn["operator"]) <= shared(asked)
+
+
 def test_joined_rows_have_the_right_s_named_columns() -> None:
     asked = ask(PsiOutput.JOINED)
     left = asked.run()["joined"].to_pandas().set_index("id")
@@ -157,7 +169,11 @@ def test_the_joined_columns_wait_for_the_grants() -> None:
     asked = ask(PsiOutput.JOINED)
     raw = asked.compute()
     assert not [m for m in asked.said if m.label == "share"]
-    assert {(party, name) for party, _, name in asked.artefacts} == {("bank", "found"), ("operator", "share-for-bank")}
+    assert {(party, name) for party, _, name in asked.artefacts} == {
+        ("bank", "found"),
+        ("operator", "drawn"),
+        ("operator", "share-for-bank"),
+    }
     sink = pa.BufferOutputStream()
     for table in (
         pa.table({"city": ["a"] * 40}),
