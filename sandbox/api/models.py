@@ -15,15 +15,15 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Row
+from sqlalchemy import Connection, Row
 
-from sandbox import registry, signed, wire
+from sandbox import record, registry, signed, wire
 from sandbox.api import uploads
 from sandbox.api.edge import Edge, Request
 from sandbox.api.jobs import page
 from sandbox.catalog import bundles
 from sandbox.catalog.bundles import Description, HandedIn
-from sandbox.errors import InvalidSpec, NotFound
+from sandbox.errors import InvalidSpec, NotFound, WrongState
 from sandbox.kinds.model import check_manifest
 from sandbox.ledger import Ledger
 from sandbox.model import (
@@ -32,6 +32,7 @@ from sandbox.model import (
     BundleUpload,
     BundleView,
     ListQuery,
+    ModelSpec,
     QuoteQuery,
     QuoteView,
     UploadFile,
@@ -101,7 +102,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         body, caller, ledger = opened.body, opened.caller, self._ledger
         archive = path.read_bytes()
         if body.sealed_nonce:
-            archive = self._shelf.open(archive, body.sealed_nonce)
+            archive = self._shelf.open(archive, body.sealed_nonce, caller.key_id)
         bundle = parse(archive)
         if bundle.measurement != body.measurement:
             raise InvalidSpec(tell="the bundle has another measurement than was announced")
@@ -156,10 +157,15 @@ class Models(model_pb2_grpc.ModelServiceServicer):
                 row = bundles.row(conn, measurement)
                 if row is None or not (row.submitter == caller.key_id or "operator" in caller.roles):
                     raise NotFound(tell=_NOT_YOURS)
-                if row.wrapped_key is not None:
-                    row = bundles.withdraw(conn, ledger.home, measurement, signed.now_ms())
+                if is_here := row.wrapped_key is not None:
+                    _check_idle(conn, measurement)
+                    row = bundles.withdraw(conn, measurement, signed.now_ms())
                     facts = {"bundle": measurement.hex(), "name": row.name}
                     ledger.enter_other(conn, "bundle-withdrawn", caller.key_id, facts)
+            with ledger.store.write() as conn:  # what a crash leaves of the file is noise: its key is gone
+                bundles.forget(conn, ledger.home, measurement)
+            if is_here:
+                ledger.store.scrub()
             return model_pb2.WithdrawBundleResponse(bundle=wire.to_proto(_view(row, None)))
 
         return await self._edge.unary(context, lambda: asyncio.to_thread(withdraw))
@@ -189,6 +195,18 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             row = bundles.row(conn, opened.body.bundle)
         if row is None or not (row.submitter == opened.caller.key_id or SEERS & opened.caller.roles):
             raise NotFound(tell=_NOT_YOURS)
+
+
+def _check_idle(conn: Connection, measurement: bytes) -> None:
+    """Refuse to take away what a job still needs: one that is held for review delivers by what the bundle declares."""
+    for job_id in record.unfinished(conn):
+        spec = record.read(conn, job_id).spec.kind
+        if isinstance(spec, ModelSpec) and spec.bundle == measurement:
+            raise WrongState(
+                f"job {job_id} runs bundle {measurement.hex()}",
+                tell="a job with this bundle has not ended yet",
+                hint="wait for its end, or cancel it",
+            )
 
 
 def _view(row: Row[Any], described: Description | None) -> BundleView:

@@ -31,6 +31,7 @@ from sandbox.tee_sim.bundle import Bundle, measure, parse
 from sandbox.tee_sim.manifest import Manifest
 
 MOST: Final = 64  # bundles of one key
+MOST_EVER: Final = 8 * MOST  # with those that it withdrew: their rows stay
 FOLDER: Final = "bundles"
 _ONCE = bytes(12)  # every content key seals exactly one message
 
@@ -80,16 +81,16 @@ class Place:
 def keep(conn: Connection, home: Path, node_key: bytes, bundle: Bundle, archive: bytes, given: HandedIn) -> Row[Any]:
     """Seal an archive under a fresh key and return its row; handed in again by the same key, nothing changes."""
     found = row(conn, bundle.measurement)
-    if found is not None:
+    if found is not None and found.wrapped_key is not None:
         if found.submitter != given.submitter:
             raise AlreadyExists(tell="this bundle was handed in under another key", hint="name it by its measurement")
-        if found.wrapped_key is not None:
-            return found
-    mine = (bundles.c.submitter == given.submitter) & bundles.c.wrapped_key.is_not(None)
-    count = conn.scalar(select(func.count()).select_from(bundles).where(mine)) or 0
-    if count >= MOST:
+        return found
+    mine = select(func.count()).select_from(bundles).where(bundles.c.submitter == given.submitter)
+    count = conn.scalar(mine.where(bundles.c.wrapped_key.is_not(None))) or 0
+    if count >= MOST or (conn.scalar(mine) or 0) >= MOST_EVER:
         raise Unavailable(
-            tell=f"this key has handed in {MOST} bundles, as many as it may", hint="ask the node's operator"
+            tell=f"this key has handed in as many bundles as it may: {MOST} at once, {MOST_EVER} with those withdrawn",
+            hint="withdraw one, or ask the node's operator",
         )
     key, wrap_nonce = secrets.token_bytes(16), secrets.token_bytes(12)
     path = _path(home, bundle.measurement)
@@ -118,15 +119,19 @@ def keep(conn: Connection, home: Path, node_key: bytes, bundle: Bundle, archive:
     return conn.execute(select(bundles).where(bundles.c.measurement == bundle.measurement)).one()
 
 
-def withdraw(conn: Connection, home: Path, measurement: bytes, time_ms: int) -> Row[Any]:
-    """Destroy a bundle's key and file, and return its row.
-
-    The file goes before the key is committed as gone: a crash in between leaves a bundle that cannot be read.
-    """
+def withdraw(conn: Connection, measurement: bytes, time_ms: int) -> Row[Any]:
+    """Destroy a bundle's key and return its row; ``forget`` removes the file, in a transaction after this one."""
     here = bundles.c.measurement == measurement
-    _path(home, measurement).unlink(missing_ok=True)
     conn.execute(update(bundles).where(here).values(wrapped_key=None, withdrawn_ms=time_ms))
     return conn.execute(select(bundles).where(here)).one()
+
+
+def forget(conn: Connection, home: Path, measurement: bytes) -> None:
+    """Remove the file of a bundle that is withdrawn, unless it was handed in again meanwhile."""
+    found = row(conn, measurement)
+    if found is not None and found.wrapped_key is None:
+        _path(home, measurement).unlink(missing_ok=True)
+        describe.cache_clear()  # it remembers keys
 
 
 def row(conn: Connection, measurement: bytes) -> Row[Any] | None:

@@ -63,7 +63,7 @@ class ModelCalls:
         if seal:
             found = self.quote().quote
             attest.check(found, expect or Expectation())
-            sent, nonce = seal_bundle(archive, found), found.nonce
+            sent, nonce = seal_bundle(archive, found, statement.key_id), found.nonce
         body = BundleUpload(bundle.measurement, len(sent), sm3(sent), statement, nonce)
         answer = self._line.upload(
             "ModelService/PutBundle",

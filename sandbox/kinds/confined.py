@@ -113,13 +113,15 @@ def stay_warm() -> None:
 def jails(task: Task, allowed: Limits) -> Iterator[Pool]:
     """Give where this job's jail comes from: the one that waits, if it was started for such a job."""
     level = level_of(task.plan)
-    if not _waiting.is_wanted:
+    counts_threads = level is Level.NARROWED and os.geteuid() != 0  # of all its user's, as they are at its start
+    if not _waiting.is_wanted or counts_threads:
         with Pool(0, level, scratch=scratch(), preload=LIBRARIES) as pool:
             yield pool
         return
     kept = _waiting.pool
     if kept is None or kept.level is not level or _waiting.allowed is None or not allowed.starts_like(_waiting.allowed):
         if kept is not None:
+            _waiting.pool = None
             kept.close()
         kept = Pool(1, level, allowed, scratch=scratch(), preload=LIBRARIES)
         _waiting.pool, _waiting.allowed = kept, allowed

@@ -49,6 +49,7 @@ from sandbox.kinds.drawn import draw, is_asked
 from sandbox.kinds.kind import Conditions, Form, Kind, Task, at
 from sandbox.kinds.population import WHOLE, Sketcher
 from sandbox.model import (
+    DatasetRef,
     DatasetUse,
     Environment,
     JobKind,
@@ -272,8 +273,8 @@ def _keys_read(task: Task) -> tuple[str, ...]:
     """Return the left owner's key, where the bundle gives out rows about persons; it reads it then."""
     if all(rule.name != SCORES for rule in task.plan.outputs):
         return ()
-    left = at(task.plan.parties, PartyRole.LEFT)
-    return next(use.key for use in task.scenario.datasets if use.owner == left)
+    left = next(party.dataset for party in task.plan.parties if party.role is PartyRole.LEFT)
+    return next(use.key for use in task.scenario.datasets if left == DatasetRef(use.code, use.version))
 
 
 def _shared(task: Task, read: Sequence[str]) -> pa.Table:
@@ -288,8 +289,9 @@ def _shared(task: Task, read: Sequence[str]) -> pa.Table:
 def _scored(task: Task, scores: pa.Table, rows: pa.Table) -> NDArray[np.int64]:
     """Return at which of this owner's rows the people are whom a table is about."""
     key = [name for name in scores.column_names if name in _keys_read(task)]
-    numbered = rows.select(key).append_column("", pa.array(np.arange(rows.num_rows)))
-    found: NDArray[np.int64] = scores.select(key).join(numbered, key, join_type="inner").column("").to_numpy()
+    named = scores.select(key)  # in the type that the bundle declares
+    numbered = rows.select(key).cast(named.schema).append_column("", pa.array(np.arange(rows.num_rows)))
+    found: NDArray[np.int64] = named.join(numbered, key, join_type="inner").column("").to_numpy()
     return joint.positions(task)[found] if joint.alignment_of(task.spec) else found
 
 

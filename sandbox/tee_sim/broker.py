@@ -115,14 +115,18 @@ def open_grant(enclave: PrivateKey, sealed: bytes, binding: Binding) -> bytes:
     return key
 
 
-def seal_bundle(bundle: bytes, quote: Quote) -> bytes:
-    """Return a merchant's bundle sealed to an enclave that has none yet. Simulated, its node's root can open it."""
-    return seal_to(quote.key, bundle, _binding(quote).under("sealed-bundle"))
+def seal_bundle(bundle: bytes, quote: Quote, merchant: str) -> bytes:
+    """Return a merchant's bundle sealed to an enclave that has none yet. Simulated, its node's root can open it.
+
+    Args:
+        merchant: its key id; the bundle opens as this merchant's only.
+    """
+    return seal_to(quote.key, bundle, _binding(quote).under("sealed-bundle") + merchant.encode())
 
 
-def open_bundle(enclave: PrivateKey, sealed: bytes, binding: Binding) -> bytes:
-    """Return a sealed bundle; only inside the enclave that gave the quote."""
-    return open_with(enclave, sealed, binding.under("sealed-bundle"))
+def open_bundle(enclave: PrivateKey, sealed: bytes, binding: Binding, merchant: str) -> bytes:
+    """Return a sealed bundle; only inside the enclave that gave the quote, and only as the merchant's who sealed it."""
+    return open_with(enclave, sealed, binding.under("sealed-bundle") + merchant.encode())
 
 
 def seal_rows(key: bytes, name: str, table: pa.Table) -> bytes:

@@ -3,7 +3,8 @@
     key --attest quote, no bundle--> merchant --broker.seal_bundle--> sealed --open--> archive
 
 Security:  the key is made when the node starts and is gone when it ends: a bundle that was sealed before does not open
-           after. It keeps a bundle from whoever sees the upload: a proxy that ends TLS, the disk it is buffered on.
+           after. It keeps a bundle from whoever sees the upload: a proxy that ends TLS, the disk it is buffered on. It
+           opens for the merchant who sealed it only: nobody hands in what he overheard as his own.
 Reveals:   to the node, since it is simulated: the bundle. Its root can read the key from memory.
 Errors:    ``WrongState`` for what does not open: another key's, another nonce's, another runtime's, or changed.
 Not here:  quotes (``attest``), what becomes of the archive (``catalog.bundles``).
@@ -35,17 +36,17 @@ class Shelf:
         """The public key for quotes, 65 bytes."""
         return self._key.public.to_bytes()
 
-    def open(self, sealed: bytes, nonce: bytes) -> bytes:
-        """Return the archive of a bundle that was sealed to the quote that answered ``nonce``.
+    def open(self, sealed: bytes, nonce: bytes, merchant: str) -> bytes:
+        """Return the archive of a bundle that a merchant, by its key id, sealed to the quote that answered ``nonce``.
 
         Raises:
-            WrongState: it was sealed to another quote, or was changed.
+            WrongState: it was sealed to another quote or by another merchant, or was changed.
         """
         try:
-            return open_bundle(self._key, sealed, Binding(nonce, measure_runtime(), b""))
+            return open_bundle(self._key, sealed, Binding(nonce, measure_runtime(), b""), merchant)
         except IntegrityFailed as error:
             raise WrongState(
                 f"a sealed bundle does not open: {error}",
-                tell="the bundle was not sealed to a quote that this node gave since it started",
+                tell="the bundle was not sealed under your key to a quote that this node gave since it started",
                 hint="hand it in again: it is then sealed to a new quote",
             ) from None

@@ -424,11 +424,14 @@ def test_what_was_sealed_to_something_else_is_refused(shop: Shop, tmp_path: Path
     said = BundleStatement(measure(archive), "late", signed.now_ms())
     announced = {"measurement": measure(archive), "statement": signed.sign(shop.person.identity, "bundle", said)}
     found, loaded = shop.merchant.quote().quote, shop.merchant.quote(shop.measurement("card")).quote
-    sealed = seal_bundle(archive, found)
-    with pytest.raises(WrongState, match="not sealed to a quote that this node gave"):
+    mine, other = shop.merchant._line.person.identity.public.key_id, "0" * 32
+    sealed = seal_bundle(archive, found, mine)
+    with pytest.raises(WrongState, match="not sealed under your key to a quote that this node gave"):
         upload(shop, sealed, **announced, sealed_nonce=os.urandom(32))
     with pytest.raises(WrongState):  # an enclave that has loaded a bundle takes in no other
-        upload(shop, seal_bundle(archive, loaded), **announced, sealed_nonce=loaded.nonce)
+        upload(shop, seal_bundle(archive, loaded, mine), **announced, sealed_nonce=loaded.nonce)
+    with pytest.raises(WrongState):  # another merchant's, overheard
+        upload(shop, seal_bundle(archive, found, other), **announced, sealed_nonce=found.nonce)
     with pytest.raises(InvalidSpec, match="not a bundle"):
         upload(shop, sealed, **announced)
     assert upload(shop, sealed, **announced, sealed_nonce=found.nonce).bundle.name == "late"
@@ -452,8 +455,11 @@ def test_a_withdrawn_bundle_runs_no_more_and_can_come_back(shop: Shop, tmp_path:
     assert not sealed.exists()
     with pytest.raises(Unavailable, match="withdrawn"):
         submit()
-    assert [facts["bundle"] for facts in noted(shop, "bundle-withdrawn")] == [measurement.hex()]
-    assert shop.merchant.put_bundle(path).withdrawn_ms == 0
+    assert noted(shop, "bundle-withdrawn") == [{"bundle": measurement.hex(), "name": "brief"}]
+    other = shop.world.clients["op-merchant"]
+    assert other.put_bundle(path).submitter != withdrawn.submitter  # nobody's any more
+    other.withdraw_bundle(measurement)
+    assert shop.merchant.put_bundle(path).withdrawn_ms == 0 and sealed.exists()
     assert shop.world.ended(submit().job_id, shop.merchant).state in (State.HELD, State.RELEASED)
 
 
@@ -528,6 +534,8 @@ def test_what_was_learnt_waits_for_two_people_who_see_some_of_it(shop: Shop) -> 
     while (view := shop.merchant.job(job.job_id)).state is not State.HELD:
         assert view.failure is None and time.monotonic() < end, f"{view}\n{shop.world.logs()}"
         time.sleep(0.1)
+    with pytest.raises(WrongState, match="has not ended yet"):  # it delivers by what the bundle declares
+        shop.merchant.withdraw_bundle(shop.measurement("fit"))
     first, second = shop.world.clients["first-reviewer"], shop.world.clients["second-reviewer"]
     page = first.review(job.job_id)
     assert {(check.output, check.check, check.found) for check in page.checks} >= {

@@ -134,7 +134,7 @@ def test_a_grant_opens_only_in_its_enclave_and_for_its_quote(quote: Quote, wante
     with pytest.raises(IntegrityFailed):
         open_grant(PrivateKey.generate(), sealed, right)
     with pytest.raises(IntegrityFailed):
-        open_bundle(ENCLAVE, sealed, right)  # sealed as another thing
+        open_bundle(ENCLAVE, sealed, right, "merchant-a")  # sealed as another thing
     for key in (KEY + b"x", b"k"):
         with pytest.raises(IntegrityFailed, match="other than a data key"):
             open_grant(ENCLAVE, grant_key(key, quote, wanted).sealed, right)
@@ -142,11 +142,13 @@ def test_a_grant_opens_only_in_its_enclave_and_for_its_quote(quote: Quote, wante
 
 def test_a_bundle_sealed_to_an_enclave() -> None:
     empty = quoted(bundle=b"")
-    sealed = seal_bundle(b"the merchant's model", empty)
+    sealed = seal_bundle(b"the merchant's model", empty, "merchant-a")
     assert b"merchant" not in sealed
-    assert open_bundle(ENCLAVE, sealed, binding(empty)) == b"the merchant's model"
+    assert open_bundle(ENCLAVE, sealed, binding(empty), "merchant-a") == b"the merchant's model"
     with pytest.raises(IntegrityFailed):
-        open_bundle(ENCLAVE, sealed, binding(quoted(nonce=bytes([1]) * 32, bundle=b"")))
+        open_bundle(ENCLAVE, sealed, binding(quoted(nonce=bytes([1]) * 32, bundle=b"")), "merchant-a")
+    with pytest.raises(IntegrityFailed):  # overheard
+        open_bundle(ENCLAVE, sealed, binding(empty), "merchant-b")
 
 
 def test_rows_open_under_their_key_and_name() -> None:

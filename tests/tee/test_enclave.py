@@ -285,22 +285,26 @@ def test_a_merchant_seals_its_bundle_to_a_shelf(small: bytes) -> None:
     shelf, nonce = Shelf(), bytes(range(32))
     text = attester().quote(nonce, b"", shelf.key)
     empty = verify(text, IDENTITY.public, Expectation(nonce=nonce, bundle=b""))
-    sealed = seal_bundle(small, empty)
+    sealed = seal_bundle(small, empty, "merchant-a")
     assert CODE.encode() not in sealed
     assert len(small) < len(sealed) <= len(small) + MOST_SEALED - MOST_BYTES
-    for other, answered in ((Shelf(), nonce), (shelf, bytes(32))):  # after a restart; to another quote
+    for other, answered, who in (
+        (Shelf(), nonce, "merchant-a"),  # after a restart
+        (shelf, bytes(32), "merchant-a"),  # to another quote
+        (shelf, nonce, "merchant-b"),  # overheard
+    ):
         with pytest.raises(WrongState) as caught:
-            other.open(sealed, answered)
-        assert "not sealed to a quote that this node gave" in caught.value.tell
+            other.open(sealed, answered, who)
+        assert "not sealed under your key to a quote that this node gave" in caught.value.tell
     with pytest.raises(WrongState):
-        shelf.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), nonce)
-    assert shelf.open(sealed, nonce) == small
+        shelf.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), nonce, "merchant-a")
+    assert shelf.open(sealed, nonce, "merchant-a") == small
 
 
 def test_the_largest_bundle_fits_when_it_is_sealed() -> None:
     shelf, nonce = Shelf(), bytes(range(32))
     empty = verify(attester().quote(nonce, b"", shelf.key), IDENTITY.public, Expectation(nonce=nonce))
-    assert len(seal_bundle(bytes(MOST_BYTES), empty)) <= MOST_SEALED
+    assert len(seal_bundle(bytes(MOST_BYTES), empty, "merchant-a")) <= MOST_SEALED
 
 
 def test_results_can_be_sealed_to_whoever_judges_them(tmp_path: Path, small: bytes) -> None:
