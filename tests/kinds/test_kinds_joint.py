@@ -33,6 +33,7 @@ from sandbox.kinds import KINDS, confined, joint, model
 from sandbox.kinds.kind import Conditions
 from sandbox.kinds.population import SHARED, WHOLE, Sketcher
 from sandbox.model import (
+    DatasetRef,
     DatasetUse,
     Dimension,
     JobKind,
@@ -147,7 +148,9 @@ def planned(held: Scenario, spec: JobSpec, kind: JobKind, columns: Sequence[tupl
         kind=kind,
         scenario_digest=bytes(32),
         submission_digest=bytes(32),
-        parties=tuple(Party(use.owner, role, None, use.content_hash, own) for use, role, own in sides),
+        parties=tuple(
+            Party(use.owner, role, DatasetRef(use.code, use.version), use.content_hash, own) for use, role, own in sides
+        ),
         engine=KINDS[kind].engines(spec, Conditions())[0],
         outputs=held.outputs,
         recipient="0" * 32,

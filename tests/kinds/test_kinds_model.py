@@ -38,6 +38,7 @@ from sandbox.kinds.kind import Conditions
 from sandbox.kinds.population import WHOLE, Sketcher
 from sandbox.ledger import Ledger
 from sandbox.model import (
+    DatasetRef,
     DatasetUse,
     JobKind,
     JobSpec,
@@ -438,7 +439,7 @@ def test_a_bundle_is_kept_once_under_its_measurement(
     assert described.manifest == manifest() and described.files == (("model.py", len(CODE)),)
     monkeypatch.setattr(bundles, "MOST", 1)
     second = packed(tmp_path / "c", CODE + "\n")
-    with pytest.raises(Unavailable, match="as many as it may"):
+    with pytest.raises(Unavailable, match="as many bundles as it may: 1 at once"):
         put(store, tmp_path, second)
     put(store, tmp_path, second, submitter="n" * 32)
     with store.read() as conn:
@@ -589,3 +590,18 @@ def test_a_bundle_decides_a_jobs_kind_only_where_it_is_approved(owner: Owner) ->
 def test_plans_name_the_level_and_what_it_is_not() -> None:
     assert confined.level_of(plan(b"B" * 32, "narrowed")) is Level.NARROWED
     assert len(KEY) == 65
+
+
+def test_people_are_found_by_the_key_of_the_job_s_dataset_as_the_bundle_declares_it() -> None:
+    """The key is a number in the dataset and a text in the bundle; another dataset of the scenario has another key."""
+    both = (SimpleNamespace(code="b", version=1, key=("phone",)), SimpleNamespace(code="a", version=1, key=("id",)))
+    left = SimpleNamespace(role=PartyRole.LEFT, dataset=DatasetRef("a", 1))
+    task: Any = SimpleNamespace(
+        plan=SimpleNamespace(outputs=(SimpleNamespace(name="scores"),), parties=(left,)),
+        scenario=SimpleNamespace(datasets=both),
+        spec=JobSpec("request", bytes(32), ModelSpec(DatasetRef("a", 1), bytes(32), "{}")),
+    )
+    rows = pa.table({"id": [7, 8, 9], "phone": [1, 1, 1]})
+    scores = pa.table({"points": [1, 2], "id": ["9", "7"]})
+    assert sorted(model._scored(task, scores, rows).tolist()) == [0, 2]
+    assert model._scored(task, scores.slice(0, 0), rows).tolist() == []
