@@ -132,11 +132,14 @@ class Runner:
             writer.write(desk.pack({**ticket, "stage": name}, body))
             await _attend(reader, writer, host, outcome)
 
-        server = await asyncio.start_unix_server(attend, str(path), limit=1 << 20)
-        heavy = kind is None or (name == "compute" and kind in _HEAVY)
-        reference = self._task.options(num_cpus=HEAVY_CPUS if heavy else 0, **self._here()).remote(str(path))
-        finished = asyncio.wrap_future(reference.future())
+        # Bound here and listening below: who is stopped in between leaves no socket.
+        server = await asyncio.start_unix_server(attend, str(path), limit=1 << 20, start_serving=False)
+        finished: asyncio.Future[Any] | None = None
         try:
+            await server.start_serving()
+            heavy = kind is None or (name == "compute" and kind in _HEAVY)
+            reference = self._task.options(num_cpus=HEAVY_CPUS if heavy else 0, **self._here()).remote(str(path))
+            finished = asyncio.wrap_future(reference.future())
             await asyncio.wait({outcome, finished}, return_when=asyncio.FIRST_COMPLETED)
             if not outcome.done():
                 await asyncio.wait({outcome}, timeout=1.0)
@@ -145,14 +148,16 @@ class Runner:
                 raise JobFailed(f"the worker of stage {name} vanished", stage=name)
             return outcome.result()
         except asyncio.CancelledError:
-            await self._stop_task(lines, outcome, finished, reference)
+            if finished is not None:
+                await self._stop_task(lines, outcome, finished, reference)
             raise
         finally:
             if not outcome.done():
                 outcome.cancel()
             server.close()
             path.unlink(missing_ok=True)
-            finished.add_done_callback(_forget)
+            if finished is not None:
+                finished.add_done_callback(_forget)
 
     async def _stop_task(
         self, lines: list[asyncio.StreamWriter], outcome: asyncio.Future[RawResult], finished: Any, reference: Any
