@@ -90,7 +90,7 @@ def upload(
 
     if runtime and not seal:
         raise typer.BadParameter("it is what --seal expects; give both", param_hint="--runtime")
-    expect = Expectation(runtimes={read_digest(runtime)} if runtime else None)
+    expect = Expectation(runtimes={read_digest(runtime, "--runtime")} if runtime else None)
     with session.connect() as node:
         view = node.put_bundle(bundle, seal=seal, expect=expect)
     told = {"sealed": SIMULATED, "warning": ROOT_SEES, "warning_zh": ROOT_SEES_ZH} if seal else {}
@@ -104,7 +104,7 @@ def withdraw(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> Any:
     """Take a bundle back: the node destroys its key and file, and refuses jobs that name it; its log keeps the name."""
-    wanted = read_digest(measurement)
+    wanted = read_digest(measurement, "MEASUREMENT")
     session.confirm("Withdraw it? Jobs that name this bundle are refused from then on.", yes)
     with session.connect() as node:
         return node.withdraw_bundle(wanted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from sandbox import signed
 from sandbox.cli.card import read_card, write_new
 from sandbox.cli.session import CLIENT, Failed, Session, command
+from sandbox.cli.values import read_digest
 from sandbox.errors import Unavailable
 from sandbox.keyring import public_key
 from sandbox.model import PeerCard
@@ -104,9 +104,7 @@ def _tell(found: Quote, card: PeerCard) -> dict[str, Any]:
 
 
 def _read_digits(text: str, option: str) -> bytes:
-    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise typer.BadParameter("not 64 hexadecimal digits", param_hint=option)
-    return bytes.fromhex(text)
+    return read_digest(text, option) if text else b""
 
 
 def _probe(level: Any) -> dict[str, Any]:

@@ -29,8 +29,8 @@ def read_values(given: list[str] | None) -> dict[str, str]:
     return values
 
 
-def read_digest(text: str) -> bytes:
-    """Return a scenario's digest."""
+def read_digest(text: str, name: str = "DIGEST") -> bytes:
+    """Return a digest, by default a scenario's; ``name`` is that of the argument, for the error."""
     if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
-        raise typer.BadParameter("a digest is 64 hexadecimal digits", param_hint="DIGEST")
+        raise typer.BadParameter("not 64 hexadecimal digits", param_hint=name)
     return bytes.fromhex(text)

@@ -259,9 +259,9 @@ def finish(task: Task) -> RawResult:
 
 def _give(task: Task) -> RawResult:
     """Send the rows that the bundle reads to the enclave; with the key, if it is this owner's and is read."""
-    left = at(task.plan.parties, PartyRole.LEFT)
-    joint.give(task, (*task.fields, *_keys_read(task)) if left == task.me else task.fields)
-    if any(rule.name == SCORES for rule in task.plan.outputs):
+    left, keys = at(task.plan.parties, PartyRole.LEFT), _keys_read(task)
+    joint.give(task, (*task.fields, *keys) if left == task.me else task.fields)
+    if keys:
         draw(task, joint.positions(task))  # whom the code leaves out only the enclave learns
     judged, looked_at = joint.hear(task)
     if looked_at:

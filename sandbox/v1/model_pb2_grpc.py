@@ -72,7 +72,8 @@ class ModelServiceServicer:
 
     def WithdrawBundle(self, request, context):
         """Destroys a bundle's key and file at this node, for its merchant or the node's operator. Body: BundleQuery.
-        NOT_FOUND  no such bundle here, or not the caller's
+        NOT_FOUND            no such bundle here, or not the caller's
+        FAILED_PRECONDITION  a job with it has not ended
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -212,7 +212,7 @@ def test_the_runtime_is_every_file_of_the_package_and_every_version(monkeypatch:
 def test_a_changed_file_changes_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = measure_runtime.__wrapped__()
     copy = tmp_path / "tee_sim"
-    shutil.copytree(Path(attest.__file__).parent, copy)
+    shutil.copytree(Path(attest.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(attest, "__file__", str(copy / "attest.py"))
     assert measure_runtime.__wrapped__() == before
     with (copy / "enclave.py").open("a") as file:
