@@ -451,6 +451,23 @@ def test_a_bundle_is_kept_once_under_its_measurement(
             bundles.locate(conn, tmp_path, bytes(16), place.measurement)
 
 
+def test_a_key_that_withdraws_and_hands_in_without_end_is_stopped(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "MOST", 1)
+    monkeypatch.setattr(bundles, "MOST_EVER", 3)
+    archives = [packed(tmp_path / str(turn), CODE + "\n" * turn) for turn in range(4)]
+    for archive in archives[:3]:
+        place = put(store, tmp_path, archive)
+        with store.write() as conn:
+            assert bundles.withdraw(conn, place.measurement, 7).wrapped_key is None
+            bundles.forget(conn, tmp_path, place.measurement)
+        assert not place.path.exists()
+    with pytest.raises(Unavailable, match="1 at once, 3 with those withdrawn"):
+        put(store, tmp_path, archives[3])
+    put(store, tmp_path, archives[3], submitter="n" * 32)  # another key has its own count
+
+
 def test_a_file_that_was_changed_or_is_gone_is_never_run(store: Store, tmp_path: Path) -> None:
     place = put(store, tmp_path, packed(tmp_path / "b"))
     sealed = bytearray(place.path.read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -602,6 +603,40 @@ def test_between_jobs_a_jail_waits_that_no_job_has_used(jailed: Level, monkeypat
         for pool in (kept, confined._waiting.pool):
             if pool is not None:
                 pool.close()
+
+
+def test_where_the_limit_counts_a_user_s_threads_no_jail_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a limit is set at the start, from what ran then: later it may be too low, or too high."""
+    waiting = confined._Waiting(is_wanted=True)
+    monkeypatch.setattr(confined, "_waiting", waiting)
+    task: Any = SimpleNamespace(plan=SimpleNamespace(isolation=confined.isolation(Level.NARROWED)))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with confined.jails(task, Limits()) as pool:
+        assert pool.waiting == () and waiting.pool is None
+
+
+def test_after_a_start_that_failed_the_next_job_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool that waited has been closed by then; nobody may be handed it."""
+    closed: list[str] = []
+    old: Any = SimpleNamespace(level=Level.NARROWED, close=lambda: closed.append("old"))
+    waiting = confined._Waiting(is_wanted=True, pool=old, allowed=Limits())
+    monkeypatch.setattr(confined, "_waiting", waiting)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    task: Any = SimpleNamespace(plan=SimpleNamespace(isolation=confined.isolation(Level.NARROWED)))
+    other = dataclasses.replace(Limits(), memory_mib=4 * Limits().memory_mib)
+
+    def start(*_: Any, **__: Any) -> Pool:
+        raise JobFailed("no room", stage="jail")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(confined, "Pool", start)
+        with pytest.raises(JobFailed), confined.jails(task, other):
+            pass
+    assert closed == ["old"] and waiting.pool is None
+    started: Any = object()
+    monkeypatch.setattr(confined, "Pool", lambda *_, **__: started)
+    with confined.jails(task, other) as pool:
+        assert pool is started and waiting.pool is started
 
 
 def test_over_one_owner_s_rows_there_is_no_last_stage() -> None:
