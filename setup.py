@@ -1,8 +1,8 @@
 """The parts that need a C compiler. Everything else about the package is in ``pyproject.toml``.
 
 ``optional``: without a compiler the installation goes on, SM2 intersections take the slower way through libcrypto
-(``sandbox.crypto.sm2curve.BACKEND`` says which it is, and why), and Paillier the one through GMP
-(``sandbox.crypto.modexp.BACKEND``).
+(``sandbox.crypto.sm2curve.BACKEND`` says which it is, and why), Paillier the one through GMP
+(``sandbox.crypto.modexp.BACKEND``), and SM4 the one through OpenSSL (``sandbox.crypto.sm4.BACKEND``).
 """
 
 from pathlib import Path
@@ -28,6 +28,7 @@ setup(
     ext_modules=[
         extension("_sm2curve", ("module.c", "scalar.c", "portable.c", "ifma.c")),
         extension("_modexp", ("module.c", "modulus.c", "ifma.c")),
+        extension("_sm4", ("module.c", "gfni.c")),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import registry, signed
-from sandbox.crypto import modexp, sm2curve
+from sandbox.crypto import modexp, sm2curve, sm4
 from sandbox.engines import available
 from sandbox.errors import SandboxError, Unavailable
 from sandbox.home import Home
@@ -48,6 +48,7 @@ def doctor(path: Path, passphrase: bytes | None = None) -> list[Check]:
     checks.append(_port(home))
     checks.extend(_engines())
     checks.append(_ray(home))
+    checks.append(_sealing())
     checks.append(_jail())
     checks.append(_witness(home))
     checks.extend(asyncio.run(_peers(home)))
@@ -93,6 +94,10 @@ def _engines() -> list[Check]:
         )
         for name in found.known
     ]
+
+
+def _sealing() -> Check:
+    return Check("sealing", True, f"SM4 back end {sm4.BACKEND}: {sm4.WHY}", "")
 
 
 def _jail() -> Check:

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from sandbox.crypto._modexp import fallback, lanes
 from sandbox.crypto._modexp.groups import fill
 from sandbox.crypto._modexp.slices import OnSlice, Part, cut, join
-from sandbox.errors import InvalidSpec, Unavailable
+from sandbox.crypto.backends import asked_for
+from sandbox.errors import InvalidSpec
 
 VARIABLE: Final = "SANDBOX_MODEXP"
 MIN_BITS: Final = 1024
@@ -75,9 +76,7 @@ def choose(forced: str) -> tuple[str, str]:
     """
     here = backends()
     if forced:
-        if forced not in here:
-            raise Unavailable(f"{VARIABLE} asks for a back end that is not among {', '.join(here)}")
-        return forced, f"asked for by the environment variable {VARIABLE}"
+        return asked_for(VARIABLE, forced, here)
     if here[0] == _GMP:
         return _GMP, _slow()
     return here[0], "eight numbers at a time with AVX512-IFMA"

@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Final, NoReturn
 
 from sandbox.crypto._sm2curve import fallback
+from sandbox.crypto.backends import asked_for
 from sandbox.errors import InvalidSpec, JobFailed, Unavailable, WrongState
 
 _native: ModuleType | None
@@ -63,9 +64,7 @@ def choose(forced: str) -> tuple[str, str]:
     """
     here = backends()
     if forced:
-        if forced not in here:
-            raise Unavailable(f"{VARIABLE} asks for a back end that is not among {', '.join(here)}")
-        return forced, f"asked for by the environment variable {VARIABLE}"
+        return asked_for(VARIABLE, forced, here)
     if here[0] == _LIBCRYPTO:
         return _LIBCRYPTO, (
             "the C extension of this package was not built, so SM2 points are multiplied by OpenSSL, 6 to 50 times "
