@@ -8,7 +8,7 @@ import pytest
 from by_hand_page import PAGE, ROOT, ByHand
 from example_page import Example, Ran
 
-PAGES_OF_MINUTES = {"intersections", "own_model", "income_query"}  # typed by `make test-all`
+PAGES_OF_MINUTES = {"by_hand", "joint_totals", "intersections", "own_model", "income_query"}  # typed by `make test-all`
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
