@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I proto
 PROTOS := $(wildcard proto/sandbox/v1/*.proto)
-NATIVE := setup.py $(wildcard sandbox/crypto/*/*.[ch])
+NATIVE := setup.py $(wildcard sandbox/crypto/*/*.[ch] sandbox/psi/*/*.[ch])
 
 .PHONY: help venv demo test test-all check format-check lint types layers buf house bench figures proto clean
 

@@ -2,7 +2,7 @@
 
 ``optional``: without a compiler the installation goes on, SM2 intersections take the slower way through libcrypto
 (``sandbox.crypto.sm2curve.BACKEND`` says which it is, and why), Paillier the one through GMP
-(``sandbox.crypto.modexp.BACKEND``), and SM4 the one through OpenSSL (``sandbox.crypto.sm4.BACKEND``).
+(``sandbox.crypto.modexp.BACKEND``), SM4 the one through OpenSSL (``sandbox.crypto.sm4.BACKEND``), and numpy does what intersections do with rows.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ from setuptools import Extension, setup
 
 
 def extension(package: str, sources: tuple[str, ...]) -> Extension:
-    """Return the extension ``_native`` of a package in ``sandbox/crypto``."""
-    folder = Path("sandbox/crypto") / package
+    """Return the extension ``_native`` of a package below ``sandbox``."""
+    folder = Path("sandbox") / package
     return Extension(
-        f"sandbox.crypto.{package}._native",
+        f"sandbox.{package.replace('/', '.')}._native",
         sources=[str(folder / name) for name in sources],
         depends=sorted(str(header) for header in folder.glob("*.h")),
         # Not -O3: with gcc 12 the AVX512 back end of the curve is 15 % slower with it.
@@ -26,9 +26,10 @@ def extension(package: str, sources: tuple[str, ...]) -> Extension:
 
 setup(
     ext_modules=[
-        extension("_sm2curve", ("module.c", "scalar.c", "portable.c", "ifma.c")),
-        extension("_modexp", ("module.c", "modulus.c", "ifma.c")),
-        extension("_sm4", ("module.c", "gfni.c")),
+        extension("crypto/_sm2curve", ("module.c", "scalar.c", "portable.c", "ifma.c")),
+        extension("crypto/_modexp", ("module.c", "modulus.c", "ifma.c")),
+        extension("crypto/_sm4", ("module.c", "gfni.c")),
+        extension("psi/_rows", ("module.c", "rows.c")),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

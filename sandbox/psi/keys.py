@@ -1,4 +1,4 @@
-"""Keys as fixed-size digests: checked, hashed and ordered without a loop over rows.
+"""Keys as fixed-size digests: checked, hashed and ordered in C, or without a loop over rows in numpy (``native``).
 
     h_0 .. h_3  = (a_0 + sum a_i w_i  mod 2^64) >> 32, four times    w = 32-bit words of the key, then its length
     digest(key) = (h_0 h_1 xor s(h_2 h_3),  h_2 h_3)                 s = the last steps of SplitMix64
@@ -21,12 +21,15 @@ Not here: normalisation of identifiers (the catalogue's), buckets.
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from sandbox.crypto.sm3 import hmac_sm3
 from sandbox.errors import InvalidSpec
+from sandbox.psi import native
 
 MAX_KEY = 1024  # bytes
 _BLOCK = 1 << 15  # rows at a time: what is being added up stays in the cache
@@ -51,6 +54,9 @@ def digest(keys: pa.Array, salt: bytes) -> Digests:
     if longest > MAX_KEY:
         raise InvalidSpec("a key is longer than an engine takes")
     factors = _factors(salt, (longest + 3) // 4)
+    if native.ROWS is not None:
+        native.ROWS.digest(offsets, data, factors, out)
+        return out
     present = np.unique(lengths)
     for length in present.tolist():
         rows = None if len(present) == 1 else np.flatnonzero(lengths == length)
@@ -68,6 +74,10 @@ def digest(keys: pa.Array, salt: bytes) -> Digests:
 
 def order(digests: Digests) -> Positions:
     """Return the positions that sort ``digests``; the same for equal sets on both sides."""
+    if native.ROWS is not None:
+        out = np.empty(len(digests), np.int64)
+        native.ROWS.order(np.ascontiguousarray(digests), out)
+        return out
     first = np.argsort(digests[:, 0])
     leading = digests[first, 0]
     if len(leading) > 1 and bool((leading[1:] == leading[:-1]).any()):
@@ -81,11 +91,28 @@ def check_unique(digests: Digests) -> None:
     Raises:
         InvalidSpec: one does.
     """
+    if _has_twice(digests):
+        raise InvalidSpec("a key occurs twice in the input of an intersection")
+
+
+def shuffled(count: int) -> Positions:
+    """Return the numbers below ``count`` in an order that nobody can guess."""
+    random = np.frombuffer(os.urandom(8 * count), np.uint64)
+    if native.ROWS is None:
+        return np.argsort(random).astype(np.int64, copy=False)
+    out = np.empty(count, np.int64)
+    native.ROWS.shuffle(random, out)
+    return out
+
+
+def _has_twice(digests: Digests) -> bool:
+    if native.ROWS is not None:
+        return bool(native.ROWS.order(np.ascontiguousarray(digests), np.empty(len(digests), np.int64)))
     leading = np.sort(digests[:, 0])
-    if len(leading) > 1 and bool((leading[1:] == leading[:-1]).any()):
-        ordered = digests[order(digests)]
-        if bool((ordered[1:] == ordered[:-1]).all(axis=1).any()):
-            raise InvalidSpec("a key occurs twice in the input of an intersection")
+    if not bool((leading[1:] == leading[:-1]).any()):
+        return False
+    ordered = digests[order(digests)]
+    return bool((ordered[1:] == ordered[:-1]).all(axis=1).any())
 
 
 def _buffers(keys: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -33,7 +33,6 @@ compared between the sides.
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable
@@ -45,7 +44,7 @@ from sandbox.errors import ProtocolFailed
 from sandbox.psi import table
 from sandbox.psi.buckets import check_bucket, padded, padded_size
 from sandbox.psi.contract import Bucket, Role, Terms
-from sandbox.psi.keys import Digests, Positions, order
+from sandbox.psi.keys import Digests, Positions, order, shuffled
 from sandbox.workspace import Workspace, run_child
 from sandbox.workspace.engines import spu_directory
 
@@ -78,13 +77,13 @@ def intersect(
     check_bucket(digests, role, terms, bucket)
     package = spu_directory(compiler=False)
     sizes = [_brought(terms.rows(side), bucket) for side in (Role.LEFT, Role.RIGHT)]
-    shuffle = np.argsort(np.frombuffer(os.urandom(8 * sizes[role.value]), np.uint64))
-    shuffled = padded(digests, sizes[role.value]).take(shuffle, axis=0)
+    places = shuffled(sizes[role.value])
+    rows = padded(digests, sizes[role.value]).take(places, axis=0)
     source, target = workspace.path / "in.csv", workspace.path / "out.csv"
     before = set(workspace.path.iterdir())
     hosts = [f"unix:{workspace.own_socket}", f"unix:{workspace.peer_socket(peer)}"]
     try:
-        table.write(source, shuffled)
+        table.write(source, rows)
         outcome = run_child(
             _CHILD,
             {
@@ -103,17 +102,17 @@ def intersect(
             deadline_s,
             stop=stop,
         )
-        matched = table.read(target, shuffled) if outcome.values["count"] else np.empty(0, np.int64)
+        matched = table.read(target, rows) if outcome.values["count"] else np.empty(0, np.int64)
     finally:
         _remove(set(workspace.path.iterdir()) - before)
     if len(matched) != outcome.values["count"]:
         raise ProtocolFailed("the engine's file and its report differ in the number of rows", party=peer)
-    hits = shuffle[matched]
+    hits = places[matched]
     if bool((hits >= len(digests)).any()):
         raise ProtocolFailed("the engine matched a random row", party=peer)
     if on_progress is not None:
         on_progress(1.0)
-    positions: Positions = hits[order(digests[hits])]
+    positions: Positions = hits[order(digests.take(hits, axis=0))]
     return positions
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.errors import JobFailed, PartyFailed, ProtocolFailed
+from sandbox.psi import native
 
 _MAX_MESSAGE = 4096
 _NEVER_CUT = 1 << 28  # rows a part of the library's own: more than any bucket has
@@ -125,6 +126,9 @@ def _checksum(path: Path) -> str:
     try:
         with path.open("rb") as answer:
             next(answer)  # the header
+            if native.ROWS is not None:
+                sums: tuple[int, ...] = native.ROWS.sum(answer.read())
+                return f"{sum(part << 32 * place for place, part in enumerate(sums)):x}"
             return f"{sum(int(line[:32], 16) for line in answer):x}"
     except (OSError, StopIteration, ValueError) as error:
         raise ProtocolFailed("the engine's answer is not of the expected form") from error

@@ -10,11 +10,13 @@ Errors: ``ProtocolFailed`` if the engine's file is not of this form or names a r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.errors import InvalidSpec, ProtocolFailed
+from sandbox.psi import native
 from sandbox.psi.keys import Digests, Positions
 
 LINE = 42
@@ -24,6 +26,13 @@ MAX_ROWS = 10**8
 _BLOCK = 1 << 17
 _HEX = np.frombuffer(b"".join(f"{byte:02x}".encode("ascii") for byte in range(256)), "<u2")
 _ZERO = ord("0")
+_WRONG: Final = {  # as the extension numbers them
+    1: "has a line of another form",
+    2: "has a row number that is no number",
+    3: "names a row it was not given",
+    4: "names a row twice",
+    5: "pairs a key with another key's row",
+}
 
 
 def write(path: Path, digests: Digests) -> None:
@@ -33,15 +42,7 @@ def write(path: Path, digests: Digests) -> None:
     with path.open("wb") as out:
         out.write(HEADER)
         for first in range(0, len(digests), _BLOCK):
-            block = digests[first : first + _BLOCK]
-            lines = np.empty((len(block), LINE), np.uint8)
-            lines[:, :32] = _hex(block)
-            lines[:, 32], lines[:, 41] = ord(","), ord("\n")
-            numbers = np.arange(first, first + len(block))
-            for place in range(40, 32, -1):
-                numbers, digits = np.divmod(numbers, 10)
-                lines[:, place] = digits + _ZERO
-            out.write(lines.tobytes())
+            out.write(_written(digests[first : first + _BLOCK], first).data)
 
 
 def read(path: Path, digests: Digests) -> Positions:
@@ -51,23 +52,31 @@ def read(path: Path, digests: Digests) -> Positions:
         ProtocolFailed: the file is damaged, or names rows that are not in ``digests``.
     """
     lines = _lines(path)
+    if native.ROWS is not None:
+        found: Positions = np.empty(len(lines), np.int64)
+        wrong = native.ROWS.read(lines, np.ascontiguousarray(digests), found)
+        if wrong:
+            raise ProtocolFailed(f"the engine's answer {_WRONG[wrong]}")
+        return found
+    if bool((lines[:, 32] != ord(",")).any()) or bool((lines[:, 41] != ord("\n")).any()):
+        raise ProtocolFailed(f"the engine's answer {_WRONG[1]}")
     digits = lines[:, 33:41] - np.uint8(_ZERO)
     if bool((digits > 9).any()):  # what was below zero has wrapped around
-        raise ProtocolFailed("the engine's answer has a row number that is no number")
+        raise ProtocolFailed(f"the engine's answer {_WRONG[2]}")
     positions: Positions = np.zeros(len(lines), np.int64)
     for place in range(8):
         positions *= 10
         positions += digits[:, place]
     if bool((positions >= len(digests)).any()):
-        raise ProtocolFailed("the engine's answer names a row it was not given")
+        raise ProtocolFailed(f"the engine's answer {_WRONG[3]}")
     named = np.zeros(len(digests), np.bool_)
     named[positions] = True
     if np.count_nonzero(named) != len(positions):
-        raise ProtocolFailed("the engine's answer names a row twice")
+        raise ProtocolFailed(f"the engine's answer {_WRONG[4]}")
     for first in range(0, len(positions), _BLOCK):
         part = slice(first, first + _BLOCK)
         if not np.array_equal(_hex(digests[positions[part]]), lines[part, :32]):
-            raise ProtocolFailed("the engine's answer pairs a key with another key's row")
+            raise ProtocolFailed(f"the engine's answer {_WRONG[5]}")
     return positions
 
 
@@ -80,9 +89,21 @@ def _lines(path: Path) -> NDArray[np.uint8]:
     body = content[len(ANSWER_HEADER) :]
     if content[: len(ANSWER_HEADER)].tobytes() != ANSWER_HEADER or len(body) % LINE:
         raise ProtocolFailed("the engine's answer is not of the expected form")
-    lines = body.reshape(-1, LINE)
-    if bool((lines[:, 32] != ord(",")).any()) or bool((lines[:, 41] != ord("\n")).any()):
-        raise ProtocolFailed("the engine's answer has a line of another form")
+    return body.reshape(-1, LINE)
+
+
+def _written(digests: Digests, first: int) -> NDArray[np.uint8]:
+    """Return the lines of digests, of which the first stands in row ``first``."""
+    lines = np.empty((len(digests), LINE), np.uint8)
+    if native.ROWS is not None:
+        native.ROWS.write(np.ascontiguousarray(digests), first, lines)
+        return lines
+    lines[:, :32] = _hex(digests)
+    lines[:, 32], lines[:, 41] = ord(","), ord("\n")
+    numbers = np.arange(first, first + len(digests))
+    for place in range(40, 32, -1):
+        numbers, digits = np.divmod(numbers, 10)
+        lines[:, place] = digits + _ZERO
     return lines
 
 
