@@ -1,8 +1,11 @@
 """The parts that need a C compiler. Everything else about the package is in ``pyproject.toml``.
 
-``optional``: without a compiler the installation goes on, SM2 intersections take the slower way through libcrypto
-(``sandbox.crypto.sm2curve.BACKEND`` says which it is, and why), Paillier the one through GMP
-(``sandbox.crypto.modexp.BACKEND``), SM4 the one through OpenSSL (``sandbox.crypto.sm4.BACKEND``), and numpy does what intersections do with rows.
+``optional``: without a compiler the installation goes on, and what these do is done more slowly by others, who say so:
+
+* SM2 intersections by libcrypto (``sandbox.crypto.sm2curve.BACKEND`` says which it is, and why),
+* Paillier by GMP (``sandbox.crypto.modexp.BACKEND``),
+* SM4 by OpenSSL (``sandbox.crypto.sm4.BACKEND``),
+* the loops over rows of intersections by numpy (``sandbox.psi.native``).
 """
 
 from pathlib import Path

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bench import demo, gate, governance, paillier, psi, rpc, sm2, sm2curve, tee, totals, upload
+from bench import demo, gate, governance, paillier, psi, rpc, sm2, sm2curve, sm4, tee, totals, upload
 from bench.record import RESULTS
 
 README: Final = Path(__file__).with_name("README.md")
@@ -49,6 +49,7 @@ def main() -> None:
     runs: list[tuple[Callable[[list[str]], None], list[str]]] = [
         (sm2.main, []),
         (sm2curve.main, ["--rows", "0"]),
+        (sm4.main, []),
         (paillier.main, []),
         (rpc.main, []),
         (upload.main, []),

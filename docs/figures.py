@@ -29,6 +29,7 @@ SHOWN = {
     "rpc": r".*median",
     "sm2": r".*",
     "sm2curve": r"multiply.*",
+    "sm4": r"(seal|open) (4 KiB|1 MiB).*",
     "tee": r".*",
     "totals": r".*",
     "upload": r".*sealed",

@@ -231,8 +231,12 @@ def _environment(path: Path) -> dict[str, str]:
         "PATH": "/usr/bin:/bin",  # RR22's alignment starts `sort`
         "LC_ALL": "C",
         "TMPDIR": str(path),
-        "MALLOC_ARENA_MAX": "1",  # measured: a third of the memory, and steadier
-        "MALLOC_TRIM_THRESHOLD_": "1000000",
+        # Measured: one arena takes a third of the memory, and steadier. What is freed is used again, not given back and
+        # asked for anew page by page: a tenth less processor time of RR22, and the same peak.
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_TRIM_THRESHOLD_": "200000000",
+        "MALLOC_MMAP_THRESHOLD_": "4000000",
+        "MALLOC_TOP_PAD_": "16000000",
     }
 
 

@@ -8,9 +8,20 @@ from hypothesis import strategies as st
 
 from sandbox.crypto.sm3 import hmac_sm3
 from sandbox.errors import InvalidSpec, ProtocolFailed
-from sandbox.psi import keys, table
+from sandbox.psi import keys, native, rr22_child, table
 
 SALT = b"salt of this run"
+
+needs_extension = pytest.mark.skipif(native.ROWS is None, reason="the C extension is not built")
+
+
+@pytest.fixture(autouse=True, scope="module", params=[pytest.param("c", marks=needs_extension), "numpy"])
+def way(request):
+    """Everything here is done in C, and again in numpy."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "numpy":
+            patch.setattr(native, "ROWS", None)
+        yield request.param
 
 
 def slow_digest(text: str, salt: bytes) -> tuple[int, int]:
@@ -100,3 +111,67 @@ def test_damaged_answers_are_refused(tmp_path):
             table.read(answer, digests)
     with pytest.raises(ProtocolFailed):
         table.read(tmp_path / "missing.csv", digests)
+
+
+# -- both ways, side by side -------------------------------------------------------------------------------------------
+
+
+def in_numpy(call, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "ROWS", None)
+        return call(*arguments)
+
+
+def random_digests(count, seed):
+    return np.random.default_rng(seed).integers(0, 2**64, (count, 2), np.uint64)
+
+
+def crowded(seed):
+    """Digests that somebody made: many with the same leading bits, many with the same first word, none twice."""
+    digests = random_digests(4000, seed)
+    digests[:1500, 0] %= np.uint64(1000)
+    digests[1500:2000, 0] = 7
+    digests[2000:2100, 0] = 2**64 - 1
+    digests[2100:2200, 0] = 0
+    return np.random.default_rng(seed + 1).permutation(digests)
+
+
+@pytest.mark.parametrize("digests", [random_digests(1, 0), random_digests(5000, 1), crowded(2), crowded(3)[::2]])
+def test_one_order_both_ways(digests):
+    order = keys.order(digests)
+    ordered = digests[order]
+    assert sorted(order.tolist()) == list(range(len(digests)))
+    assert [tuple(row) for row in ordered.tolist()] == sorted(tuple(row) for row in digests.tolist())
+    assert np.array_equal(order, in_numpy(keys.order, digests))
+
+
+@pytest.mark.parametrize("make", [lambda: random_digests(3000, 4), lambda: crowded(5)])
+def test_one_key_twice_is_found_in_any_crowd(make):
+    digests = make()
+    keys.check_unique(digests)
+    for first, second in ((0, len(digests) - 1), (17, 18), (999, 2500)):
+        twice = digests.copy()
+        twice[second] = twice[first]
+        with pytest.raises(InvalidSpec, match="twice"):
+            keys.check_unique(twice)
+
+
+def test_a_shuffle_is_a_permutation_of_its_own_each_time():
+    for count in (0, 1, 2, 1000):
+        assert sorted(keys.shuffled(count).tolist()) == list(range(count))
+    assert not np.array_equal(keys.shuffled(1000), keys.shuffled(1000))
+    firsts = np.bincount([int(keys.shuffled(4)[0]) for _ in range(4000)], minlength=4)
+    assert firsts.min() > 850 and firsts.max() < 1150  # 1000, and five standard deviations
+
+
+def test_one_file_and_one_checksum_both_ways(tmp_path):
+    digests = random_digests(300_000, 6)
+    table.write(tmp_path / "one.csv", digests)
+    in_numpy(table.write, tmp_path / "other.csv", digests)
+    written = (tmp_path / "one.csv").read_bytes()
+    assert written == (tmp_path / "other.csv").read_bytes()
+    answer = tmp_path / "answer.csv"
+    answer.write_bytes(table.ANSWER_HEADER + written.removeprefix(table.HEADER))
+    assert np.array_equal(table.read(answer, digests), np.arange(len(digests)))
+    assert rr22_child._checksum(answer) == in_numpy(rr22_child._checksum, answer)
+    assert rr22_child._checksum(answer) == f"{sum(int(bytes(row).hex(), 16) for row in digests):x}"
