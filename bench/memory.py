@@ -21,6 +21,7 @@ from typing import Final, Self
 import psutil
 
 PAUSE_S: Final = 0.05
+PARTS: Final = ("engines", "workers", "node", "Ray")
 _RAYS: Final = frozenset({"gcs_server", "raylet", "ray::DashboardAgent", "ray::RuntimeEnvAgent", "ray::IDLE"})
 
 
@@ -77,13 +78,24 @@ class Memory:
 
 def cpu_seconds(pid: int) -> float:
     """Return what a process, its descendants, and those of them that have ended have used."""
-    root = psutil.Process(pid)
-    total = 0.0
+    return sum(cpu_by_part(pid).values())
+
+
+def cpu_by_part(pid: int) -> dict[str, float]:
+    """Return the same by what it was used for: engines, Ray workers apart from the engines they ran, the node, Ray."""
+    root, used = psutil.Process(pid), dict.fromkeys(PARTS, 0.0)
     for process in [root, *root.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):  # its parent has it in its own sum by now
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+            times, name = process.cpu_times(), process.name()
+            own, ended = times.user + times.system, times.children_user + times.children_system
+            if process == root:
+                used["node"] += own + ended
+            elif name.startswith("ray::") and not name.endswith("Agent"):
+                used["workers"] += own
+                used["engines"] += ended
+            else:
+                used["Ray" if _is_rays(process) else "engines"] += own + ended
+    return used
 
 
 def resident_mib(pid: int) -> int:

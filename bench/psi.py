@@ -32,7 +32,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from bench import psi_scale
-from bench.memory import PAUSE_S, Memory, cpu_seconds
+from bench.memory import PARTS, PAUSE_S, Memory, cpu_by_part
 from bench.nodes import Ready, environment, started
 from bench.peer import PEERS, Peers
 from bench.psi_cases import CASES, Case, is_current
@@ -86,7 +86,7 @@ def compare_with_join(ready: Ready, case: Case) -> None:
 def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
     """Run ours and its peers in turn, then ours once more for its memory, and once to compare."""
     ours: list[float] = []
-    used: list[float] = []
+    used: list[dict[str, float]] = []
     stages: list[dict[str, int]] = []
     theirs: dict[str, list[dict[str, float]]] = {peer: [] for peer in case.at_most}
     first, hung_before = None, peers.hung.copy()
@@ -101,13 +101,15 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
             first, _ = run_job(ready, case)
         memory = Memory(roots, RARELY_S if large else PAUSE_S)
         for number in range(case.runs):
-            before = sum(map(cpu_seconds, roots.values()))
+            before = _used(roots)
             with memory if large else nullcontext():
                 taken, found = run_job(ready, case)
             ours.append(taken)
             stages.append(found)
-            used.append(sum(map(cpu_seconds, roots.values())) - before)
-            _say(f"{name}, run {number + 1}: ours {taken:.2f} s ({used[-1]:.2f} s CPU) {found}")
+            now = _used(roots)
+            used.append({part: now[part] - before[part] for part in PARTS})
+            shown = ", ".join(f"{part} {seconds:.2f}" for part, seconds in used[-1].items())
+            _say(f"{name}, run {number + 1}: ours {taken:.2f} s (CPU: {shown}) {found}")
             for peer, results in theirs.items():
                 if number < case.peer_runs.get(peer, case.runs):
                     result = peers.run(peer, case.rows)
@@ -132,7 +134,8 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
         figures.append(time_s)
     for peer, count in (peers.hung - hung_before).items():
         figures.append(Figure("psi", f"{name}: hung runs", 0, "runs", command, PEERS[peer].title, count))
-    figures += _details(name, case, first, median(used), memory, theirs, command)
+    parts = {part: median([run[part] for run in used]) for part in PARTS}
+    figures += _details(name, case, first, parts, memory, theirs, command)
     if case.gib is not None:
         _judge(name, "peak in GiB", memory.peak_mib / 1024, case.gib)
     if case.seconds is not None:
@@ -141,17 +144,25 @@ def measure(name: str, case: Case, peers: Peers, command: str) -> list[Figure]:
     return figures
 
 
+def _used(roots: Mapping[str, int]) -> dict[str, float]:
+    """Return the processor time that all nodes have used so far, by what for."""
+    all_of_them = [cpu_by_part(pid) for pid in roots.values()]
+    return {part: sum(used[part] for used in all_of_them) for part in PARTS}
+
+
 def _details(
     name: str,
     case: Case,
     first: float | None,
-    cpu_s: float,
+    parts: Mapping[str, float],
     memory: Memory,
     theirs: Mapping[str, list[dict[str, float]]],
     command: str,
 ) -> list[Figure]:
     """Return the lines that belong to a case: processor time and memory, Ray's own, and what the first run costs."""
     figures = [Figure("psi", f"{name}: Ray's own processes a node", memory.ray_mib, "MiB", command)]
+    figures += [Figure("psi", f"{name}: CPU, {part}", round(used, 2), "s", command) for part, used in parts.items()]
+    cpu_s = sum(parts.values())
     peer = next((peer for peer, results in theirs.items() if results), "")
     cpu, peak = f"{name}: CPU of both sides, Ray's included", f"{name}: peak memory a node"
     if peer:

@@ -18,7 +18,7 @@ from sandbox.books import Books
 from sandbox.catalog import artefacts, bundles, cache, vault
 from sandbox.catalog.schema import parse_schema
 from sandbox.catalog.test_rows import TWINS, twin_key
-from sandbox.crypto import sm2curve
+from sandbox.crypto import sm2curve, sm4
 from sandbox.crypto.sm2 import PublicKey
 from sandbox.crypto.sm3 import tagged
 from sandbox.crypto.sm4 import seal, unseal
@@ -135,7 +135,7 @@ class Materials(Books):
             link_mbit=settings.link_mbit,
             cores=settings.ray_cpus,
             backend=sm2curve.BACKEND,
-            seal=settings.seal,
+            seal="sm4/openssl" if (settings.seal, sm4.BACKEND) == ("sm4", "openssl") else settings.seal,
             is_prepared=is_prepared,
         )
 

@@ -16,7 +16,7 @@ Errors:    ``IntegrityFailed`` if sealed bytes do not open, whatever the cause; 
            ``WrongState`` when a sealer has used its last nonce.
 Not here:  where keys come from (``sm3.hkdf``, ``sm2``), envelopes to a public key (``envelope``).
 
-``BACKEND`` is "gfni" (in C, for processors with GFNI and VPCLMULQDQ) or "openssl" (through ``cryptography``, 15 to 30
+``BACKEND`` is "gfni" (in C, for processors with GFNI and VPCLMULQDQ) or "openssl" (through ``cryptography``, 5 to 25
 times slower); ``WHY`` says why in a sentence. The environment variable ``SANDBOX_SM4`` set to one of the names forces
 it. What one seals the other opens.
 """
@@ -70,7 +70,7 @@ def choose(forced: str) -> tuple[str, str]:
         return _GFNI, "64 blocks at a time with GFNI and VPCLMULQDQ"
     if _native is None:
         return _OPENSSL, (
-            "the C extension of this package was not built, so SM4 is computed by OpenSSL, 15 to 30 times slower; "
+            "the C extension of this package was not built, so SM4 is computed by OpenSSL, 5 to 25 times slower; "
             "install gcc and the package again"
         )
     return _OPENSSL, "this processor has no GFNI or no VPCLMULQDQ, so SM4 is computed by OpenSSL"

@@ -11,8 +11,8 @@
 Security:  a record lost, repeated, moved, from another connection, direction or type does not open. One task seals and
            writes, one reads and opens, so the order sealed is the order sent.
 Reveals:   to an observer inside TLS: the number, types and sizes of records. Outside TLS only its volume.
-Shapes:    a body is at most 1 MiB, a message at most 8 MiB. Sealing more than 64 KiB happens in a thread (OpenSSL
-           releases the interpreter); less is not worth the switch.
+Shapes:    a body is at most 1 MiB, a message at most 8 MiB. Where OpenSSL seals, it seals more than 64 KiB in a thread;
+           less is not worth the switch, nor is any record where our own code does.
 Errors:    ``PartyFailed`` on a cut stream, ``IntegrityFailed`` on a record that does not open, ``ProtocolFailed`` on
            one that has no business there. All name the peer.
 Not here:  gRPC (``transport``), who the peer is (``handshake``), what messages mean (``control``, ``relay``).
@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Final
 
-from sandbox.crypto.sm4 import TAG_SIZE, RecordOpener, RecordSealer
+from sandbox.crypto.sm4 import BACKEND, TAG_SIZE, RecordOpener, RecordSealer
 from sandbox.errors import IntegrityFailed, PartyFailed, ProtocolFailed
 from sandbox.model import SealMode
 from sandbox.peer.handshake import Session
@@ -34,7 +34,7 @@ from sandbox.peer.handshake import Session
 RECORD_LIMIT: Final = 1 << 20  # bytes of one body
 MESSAGE_LIMIT: Final = 8 << 20  # bytes of one message; ``wire`` parses no larger one
 
-_THREAD_FROM: Final = 1 << 16  # bytes
+_THREAD_FROM: Final = 1 << 16 if BACKEND == "openssl" else RECORD_LIMIT  # bytes; 0.4 ms a record with "gfni"
 _CALLER: Final = b"call"
 _ANSWERER: Final = b"answ"
 _COUNTER: Final = 8  # bytes
