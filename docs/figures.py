@@ -2,7 +2,7 @@
 
     python docs/figures.py [--check]
 
-The READMEs show the cases named in ``SHOWN``; all that was measured is in ``bench/README.md``.
+The READMEs show the cases named in ``SHOWN``, ``bench/README.md`` all that was measured, and how busy the machine was.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ HEADS = {
     "README.md": ("What", "Ours", "Peer", "Ratio", "Command"),
     "README.zh-CN.md": ("项目", "本项目", "对照", "比值", "命令"),
 }
+ALL = "bench/README.md"
 # Which cases of a bench stand in the READMEs: those whose name matches as a whole.
 SHOWN = {
     "applicant": r".*",
@@ -56,6 +57,18 @@ def render(results: list[dict[str, Any]], head: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def render_all(results: list[dict[str, Any]]) -> str:
+    """Return the table of everything."""
+    lines = ["| bench | case | ours | peer | peer's | ratio | load |", "|---|---|---:|---|---:|---:|---:|"]
+    for one in results:
+        cells = [one["bench"], one["case"], f"{one['ours']:g} {one['unit']}", one["peer"] or ""]
+        cells.append(f"{one['peer_value']:g} {one['unit']}" if one["peer"] else "")
+        cells.append(f"{one['ratio']:g}" if one["ratio"] is not None else "")
+        cells.append(one["versions"].get("load", ""))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def fill(text: str, table: str) -> str:
     """Return ``text`` with ``table`` between its marks."""
     filled, found = MARKS.subn(lambda marks: marks[1] + table + marks[2], text)
@@ -69,10 +82,11 @@ def main(arguments: list[str]) -> int:
     source = ROOT / "bench" / "results.json"
     results = json.loads(source.read_text(encoding="utf-8")) if source.exists() else []
     stale = False
-    for name, head in HEADS.items():
+    tables = {name: render(shown(results), head) for name, head in HEADS.items()} | {ALL: render_all(results)}
+    for name, table in tables.items():
         path = ROOT / name
         text = path.read_text(encoding="utf-8")
-        filled = fill(text, render(shown(results), head))
+        filled = fill(text, table)
         if filled != text and "--check" in arguments:
             print(f"{name}: the figures are not those of bench/results.json; run `make figures`")
             stale = True
