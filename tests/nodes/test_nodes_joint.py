@@ -135,6 +135,7 @@ def shared_rows() -> pd.DataFrame:
 
 
 def facts(world: World, client: Client, job: JobView) -> dict[str, dict[str, str]]:
+    world.ended(job.job_id, client)  # it ends at one node a moment after the other
     entries = [logged.entry for logged in client.entries(job_id=job.job_id)]
     assert CANARY not in repr(entries)
     return {entry.what: {fact.name: fact.value for fact in entry.facts} for entry in entries}
